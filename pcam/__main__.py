@@ -1,0 +1,6 @@
+"""`python -m pcam VERB`: the same door as the `pcam` command (torchrun needs a module)."""
+
+from pcam.cli import main
+
+if __name__ == "__main__":
+    main()

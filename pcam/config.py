@@ -1,0 +1,232 @@
+"""The experiment as one frozen, typed tree, and its one way in and out of a file.
+
+A preset (`configs/NAME.yaml`) or any YAML file states what differs from the defaults below; `key=value`
+overrides come on top. Everything is checked before anything runs: an unknown key, a wrong type, a NaN or
+a value out of range is an error that names the key and the mend. The canonical hash of the tree is the
+first part of a run's identity, so it must not depend on the machine, the key order or how a number was
+spelt (`1e-3` and `0.001` are the same number).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from pcam.errors import ConfigError, did_you_mean
+
+
+class _Section(BaseModel):
+    # Strict: "3" is not 3 and True is not 1. Frozen: a run's config cannot drift while it is running.
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(_Section):
+    """Which patches are read, and how."""
+
+    train_split: Literal["train", "valid", "test"] = "train"
+    valid_split: Literal["train", "valid", "test"] = "valid"
+    max_train: int | None = Field(None, ge=2, description="use only this many training patches, drawn by seed")
+    workers: int = Field(0, ge=0, le=64, description="loader processes; the order of patches does not depend on it")
+
+
+class ModelConfig(_Section):
+    """The network. A field that a model does not use has no effect on it."""
+
+    name: str = "cnn"
+    width: int = Field(32, ge=1, le=1024, description="channels of the first stage (cnn)")
+    depth: int = Field(3, ge=1, le=5, description="stages; each halves the side and doubles the channels (cnn)")
+    hidden: int = Field(128, ge=1, le=65536, description="hidden units (mlp)")
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class AugmentConfig(_Section):
+    """Random changes of training patches; valid and test are never changed."""
+
+    flip: bool = False
+    rotate: bool = Field(False, description="quarter turns; with flip, the 8 symmetries of the square")
+    color: float = Field(0.0, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
+
+
+class TrainConfig(_Section):
+    """The optimisation."""
+
+    epochs: int = Field(10, ge=1, le=10_000)
+    batch_size: int = Field(64, ge=1, le=65_536)
+    lr: float = Field(1e-3, gt=0, le=100)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; adamw keeps its own")
+    weight_decay: float = Field(0.01, ge=0, le=10)
+    schedule: Literal["constant", "step", "cosine", "one_cycle", "plateau"] = "one_cycle"
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps with a rising rate")
+    grad_clip: float | None = Field(None, gt=0, description="largest global gradient norm; null: no clipping")
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
+    precision: Literal["float32", "bfloat16"] = "float32"
+    augment: AugmentConfig = AugmentConfig()
+    deterministic: bool = True
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: the machine's choice, recorded in the run")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
+    patience: int | None = Field(None, ge=1, description="stop after this many epochs without a better valid loss")
+    log_every: int = Field(1, ge=1, description="steps between logged steps")
+
+
+class EvalConfig(_Section):
+    """How predictions are judged."""
+
+    beta: float = Field(2.0, gt=0, le=100, description="of F-beta: recall counts beta times as much as precision")
+    cost_fn: float = Field(5.0, gt=0, description="cost of a missed tumour, in units of cost_fp")
+    cost_fp: float = Field(1.0, gt=0, description="cost of a false alarm")
+    bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples behind each interval")
+
+
+class Config(_Section):
+    """All that determines a run, besides the data and the code."""
+
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvalConfig = EvalConfig()
+
+
+def project_root() -> Path:
+    """Return the folder that holds `configs/` and `notebooks/`: the checkout that the package was installed from.
+
+    Raises:
+        ConfigError: the package was installed without its project beside it.
+    """
+    for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
+        if (root / "configs").is_dir() and (root / "notebooks").is_dir():
+            return root
+    raise ConfigError("no configs/ and notebooks/ beside the package: run from a checkout of the project")
+
+
+def preset_names() -> list[str]:
+    """Return the names of the presets in `configs/`, sorted; `journal` is the plan of runs, not a preset."""
+    return sorted(p.stem for p in (project_root() / "configs").glob("*.yaml") if p.stem != "journal")
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Read one YAML 1.2 document without YAML 1.1's traps.
+
+    `1e-3` is a number, `no` is a word, `010` is ten, a key given twice is an error, and no tag makes an object.
+
+    Args:
+        text: the document.
+        where: a file or flag, named in errors.
+
+    Raises:
+        ConfigError: the text is not YAML, or a key is repeated.
+    """
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except MarkedYAMLError as error:
+        line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{where}{line}: {error.problem or error.context}: mend the YAML") from error
+    except YAMLError as error:
+        raise ConfigError(f"{where}: {str(error).splitlines()[0]}: mend the YAML") from error
+
+
+def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Build the config from a preset's name or a YAML file, then apply `key=value` overrides.
+
+    Args:
+        preset_or_path: a name in `configs/`, or a path that ends in .yaml or .yml.
+        overrides: such as `"train.lr=3e-4"`; the value is read as YAML.
+
+    Raises:
+        ConfigError: unknown preset, unreadable file, unknown key, wrong type or value out of range.
+    """
+    path = Path(preset_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        if str(preset_or_path) not in preset_names():
+            raise ConfigError(f"unknown preset '{preset_or_path}'{did_you_mean(str(preset_or_path), preset_names())}")
+        path = project_root() / "configs" / f"{preset_or_path}.yaml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a config ({error}); give a preset name or a YAML file") from error
+    tree = parse_yaml(text, str(path))
+    return build_config({} if tree is None else tree, overrides, where=str(path))
+
+
+def build_config(tree: object, overrides: Sequence[str] = (), where: str = "config") -> Config:
+    """Check a plain nested mapping, with overrides on top, and return it as a `Config`.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: expected a mapping such as 'train: {{lr: 1e-3}}', found {type(tree).__name__}")
+    for override in overrides:
+        tree = _with_override(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first_problem(error)}") from error
+
+
+def _with_override(tree: dict[str, Any], override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip() or not text.strip():
+        raise ConfigError(f"override '{override}': write it as key=value, such as train.lr=3e-4")
+    value = parse_yaml(text, f"override '{key}'")
+    new = leaf = dict(tree)
+    *sections, name = key.strip().split(".")
+    for section in sections:
+        below = leaf.get(section, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"override '{override}': '{section}' is a value, not a section")
+        leaf[section] = leaf = dict(below)
+    leaf[name] = value
+    return new
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    location = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in first["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        text = f"unknown key '{location}'{did_you_mean(str(first['loc'][-1]), section.model_fields)}"
+    else:
+        text = f"'{location}' is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+
+
+def config_leaves(config: Config) -> dict[str, Any]:
+    """Return the tree as flat `{"train.lr": 0.001, …}`, in the order of the fields."""
+
+    def walk(tree: dict[str, Any], prefix: str) -> dict[str, Any]:
+        flat: dict[str, Any] = {}
+        for key, value in tree.items():
+            flat.update(walk(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+        return flat
+
+    return walk(config.model_dump(), "")
+
+
+def config_hash(config: Config) -> str:
+    """Return the SHA-256 (64 hex digits) of the canonical JSON of every leaf, defaults included."""
+    canonical = json.dumps(config.model_dump(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def dump_yaml(config: Config) -> str:
+    """Return the whole tree as YAML that `load_config` reads back to an equal config."""
+    out = StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.dump(config.model_dump(), out)
+    return out.getvalue()
