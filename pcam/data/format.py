@@ -1,0 +1,331 @@
+"""The PCam contract: which files a data folder holds, what is in them, and how they are opened.
+
+    camelyonpatch_level_2_split_{train,valid,test}_x.h5    dataset "x"  uint8 (N, 96, 96, 3), RGB
+    camelyonpatch_level_2_split_{train,valid,test}_y.h5    dataset "y"  uint8 (N, 1, 1, 1), 0 or 1
+    camelyonpatch_level_2_split_{train,valid,test}_meta.csv             column "wsi": the slide of each patch
+
+A folder need not hold every split, and `y` and the meta file may be missing. Copies with another dtype,
+chunking or compression are read too, as long as every value is an integer in 0..255.
+Source: Veeling et al. 2018 (arXiv 1806.03962), Zenodo record 2546921.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pcam.errors import DataError, did_you_mean
+
+SPLITS = ("train", "valid", "test")
+PATCH_SHAPE = (96, 96, 3)
+SAMPLE_MARKER = "sample.json"
+_PREFIX = "camelyonpatch_level_2_split"
+_BLOCK = 512  # patches read at a time where a whole split is walked: 14 MB
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One way in which a file breaks the contract: `file`, the `field` in it, the `problem` and its `mend`."""
+
+    file: str
+    field: str
+    problem: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.field}: {self.problem}; {self.mend}"
+
+
+def split_path(directory: Path | str, split: str, part: str) -> Path:
+    """Return the path of one file: `part` is "x", "y", "meta" or "ids"."""
+    suffix = "h5" if part in ("x", "y") else "csv"
+    return Path(directory) / f"{_PREFIX}_{split}_{part}.{suffix}"
+
+
+def available_splits(directory: Path | str) -> tuple[str, ...]:
+    """Return the splits whose `x` file is there, in the order train, valid, test.
+
+    Raises:
+        DataError: the folder is missing or holds no split.
+    """
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such data folder; make one with 'pcam data sample {folder}'")
+    found = tuple(split for split in SPLITS if split_path(folder, split, "x").exists())
+    if not found:
+        raise DataError(
+            f"{folder}: no PCam files ({_PREFIX}_*_x.h5) in it; make some with 'pcam data sample' or 'pcam data fetch'"
+        )
+    return found
+
+
+def data_kind(directory: Path | str) -> str:
+    """Return "synthetic" for a folder written by `pcam data sample`, else "real"."""
+    return "synthetic" if (Path(directory) / SAMPLE_MARKER).exists() else "real"
+
+
+class Split:
+    """One split, opened lazily and once per process; it can be pickled and sent to workers.
+
+    Attributes:
+        directory: the data folder.
+        name: "train", "valid" or "test".
+    """
+
+    def __init__(self, directory: Path | str, name: str) -> None:
+        self.directory = Path(directory)
+        self.name = name
+        self._handle: h5py.File | None = None
+        self._pid = -1
+
+    def __len__(self) -> int:
+        return int(self.x.shape[0])
+
+    def __repr__(self) -> str:
+        return f"Split({str(self.directory)!r}, {self.name!r}, n={len(self)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"directory": self.directory, "name": self.name, "_handle": None, "_pid": -1}
+
+    @property
+    def n(self) -> int:
+        """The number of patches."""
+        return len(self)
+
+    @property
+    def x(self) -> h5py.Dataset:
+        """The stored patches as an open HDF5 dataset (N, 96, 96, 3)."""
+        # HDF5 handles do not survive a fork: each process opens its own.
+        if self._handle is None or self._pid != os.getpid():
+            self._handle, self._pid = _open_h5(split_path(self.directory, self.name, "x")), os.getpid()
+        return self._handle["x"]
+
+    @cached_property
+    def labels(self) -> NDArray[np.uint8] | None:
+        """Labels uint8 (N,), 1 where tumour touches the centre 32×32; None when there is no `y` file."""
+        path = split_path(self.directory, self.name, "y")
+        if not path.exists():
+            return None
+        with _open_h5(path) as file:
+            return np.asarray(file["y"][:], dtype=np.uint8).reshape(-1)
+
+    @cached_property
+    def slides(self) -> NDArray[np.str_] | None:
+        """The slide name (N,) of each patch from the meta file's `wsi`; None when there is no meta file."""
+        return _csv_column(split_path(self.directory, self.name, "meta"), "wsi", len(self))
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """A group number (N,) for patches that are not independent of each other; see `group_kind`."""
+        names = self.slides if self.slides is not None else self._overlap_groups
+        return None if names is None else np.unique(names, return_inverse=True)[1].astype(np.int64)
+
+    @property
+    def group_kind(self) -> str | None:
+        """What `groups` are: "slide", "overlap group" (of an ids file), or None."""
+        if self.slides is not None:
+            return "slide"
+        return None if self._overlap_groups is None else "overlap group"
+
+    @cached_property
+    def _overlap_groups(self) -> NDArray[np.str_] | None:
+        return _csv_column(split_path(self.directory, self.name, "ids"), "overlap_group", len(self))
+
+    def read_raw(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> NDArray[Any]:
+        """Return the patches (B, 96, 96, 3) in the stored dtype, in the order asked; an index may repeat."""
+        if isinstance(indices, slice):
+            return np.asarray(self.x[indices])
+        wanted = np.asarray(indices, dtype=np.int64)
+        out = np.empty((len(wanted), *PATCH_SHAPE), dtype=self.x.dtype)
+        # A loop in file order: h5py's fancy indexing is up to a hundred times slower.
+        for place in np.argsort(wanted, kind="stable"):
+            self.x.read_direct(out, np.s_[wanted[place]], np.s_[place])
+        return out
+
+    def read(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> NDArray[np.uint8]:
+        """Return patches uint8 (B, 96, 96, 3), in the order asked.
+
+        Raises:
+            DataError: a value stored as a float is not an integer in 0..255.
+        """
+        raw = self.read_raw(indices)
+        if raw.dtype == np.uint8:
+            return raw
+        with np.errstate(invalid="ignore"):
+            patches = raw.astype(np.uint8)
+        if not np.array_equal(patches, raw):
+            raise DataError(
+                f"{split_path(self.directory, self.name, 'x')}: x: stored as {raw.dtype} with values that are not "
+                "integers in 0..255; find them with 'pcam audit'"
+            )
+        return patches
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the split's logical content: dtype-free patch values and labels.
+
+        The same patches give the same fingerprint whatever the chunking, compression or integer-valued dtype.
+        """
+        digest = hashlib.sha256(f"{self.name} {len(self)}".encode())
+        for start in range(0, len(self), _BLOCK):
+            raw = self.read_raw(slice(start, start + _BLOCK))
+            with np.errstate(invalid="ignore"):
+                patches = raw.astype(np.uint8)
+            integral = raw.dtype == np.uint8 or np.array_equal(patches, raw)
+            digest.update(np.ascontiguousarray(patches if integral else raw))
+        digest.update(b"no labels" if self.labels is None else np.ascontiguousarray(self.labels))
+        return digest.hexdigest()
+
+
+def open_split(directory: Path | str, split: str) -> Split:
+    """Open a split after checking everything about it that does not need its pixels.
+
+    Raises:
+        DataError: the first fault that `validate` would name (pixel values excepted), with its mend.
+    """
+    faults = validate(directory, split, values=False)
+    if faults:
+        raise DataError(str(faults[0]))
+    return Split(directory, split)
+
+
+def validate(directory: Path | str, split: str, *, values: bool = True) -> list[Fault]:
+    """Name every fault of a split's files.
+
+    Args:
+        directory: the data folder.
+        split: "train", "valid" or "test".
+        values: also walk the pixels for NaN and values that are not integers in 0..255.
+
+    Raises:
+        DataError: the folder is missing, or `split` is not a split's name.
+    """
+    if split not in SPLITS:
+        raise DataError(f"unknown split '{split}'{did_you_mean(split, SPLITS)}")
+    folder = Path(directory)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such data folder; make one with 'pcam data sample {folder}'")
+    faults: list[Fault] = []
+    x_path, y_path = split_path(folder, split, "x"), split_path(folder, split, "y")
+    n = _check_array(x_path, "x", PATCH_SHAPE, faults)
+    if n is not None and values:
+        _check_pixels(Split(folder, split), x_path, faults)
+    if y_path.exists():
+        n_labels = _check_array(y_path, "y", (1, 1, 1), faults)
+        if n_labels is not None:
+            _check_labels(y_path, n, n_labels, faults)
+    for part, column in (("meta", "wsi"), ("ids", "overlap_group")):
+        path = split_path(folder, split, part)
+        if n is not None and path.exists():
+            try:
+                _csv_column(path, column, n)
+            except DataError as error:
+                faults.append(Fault(str(path), column, str(error).partition(": ")[2], "restore the file or remove it"))
+    return faults
+
+
+def _open_h5(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: file: missing; fetch it with 'pcam data fetch {path.parent}'") from error
+    except OSError as error:
+        raise DataError(f"{path}: file: {_unreadable(path, error)}; fetch it again") from error
+
+
+def _unreadable(path: Path, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    if "truncated" in str(error):
+        return "truncated"
+    return "not an HDF5 file" if path.is_file() else "not a file"
+
+
+def _check_array(path: Path, key: str, item: tuple[int, ...], faults: list[Fault]) -> int | None:
+    """Check one HDF5 file's key, dtype and shape; return N, or None when it cannot be used."""
+    try:
+        file = _open_h5(path)
+    except DataError as error:
+        _, field, problem = str(error).partition(": file: ")
+        problem, _, mend = problem.partition("; ")
+        faults.append(Fault(str(path), "file", problem, mend) if field else Fault(str(path), "file", str(error), ""))
+        return None
+    with file:
+        array = file.get(key)
+        if not isinstance(array, h5py.Dataset):
+            found = ", ".join(sorted(file)) or "nothing"
+            faults.append(Fault(str(path), key, f"no dataset '{key}' in it (found {found})", f"rename it to '{key}'"))
+            return None
+        if array.ndim != 1 + len(item) or array.shape[1:] != item:
+            expected = "(N, " + ", ".join(map(str, item)) + ")"
+            faults.append(Fault(str(path), key, f"shape {array.shape} is not {expected}", "store it in that shape"))
+            return None
+        if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
+            faults.append(Fault(str(path), key, f"dtype {array.dtype} is not uint8", "store it as uint8"))
+            return None
+        if array.shape[0] == 0:
+            faults.append(Fault(str(path), key, "the split is empty", "give it at least one patch"))
+            return None
+        try:
+            array[array.shape[0] - 1]  # a file cut after its header opens, and fails only here
+        except OSError:
+            faults.append(Fault(str(path), key, "truncated: its last patch cannot be read", "fetch it again"))
+            return None
+        return int(array.shape[0])
+
+
+def _check_pixels(split: Split, path: Path, faults: list[Fault]) -> None:
+    nan = outside = 0
+    try:
+        for start in range(0, len(split), _BLOCK):
+            raw = split.read_raw(slice(start, start + _BLOCK))
+            if raw.dtype == np.uint8:
+                # Nothing to look at in the values, but reading them finds damaged compressed chunks.
+                continue
+            bad_nan = np.isnan(raw).reshape(len(raw), -1).any(axis=1)
+            with np.errstate(invalid="ignore"):
+                integral = (raw.astype(np.uint8) == raw).reshape(len(raw), -1).all(axis=1)
+            nan += int(bad_nan.sum())
+            outside += int((~integral & ~bad_nan).sum())
+    except OSError as error:
+        faults.append(Fault(str(path), "x", f"damaged: patches near {start} cannot be read ({error})", "fetch it again"))
+        return
+    for count, problem in ((nan, "NaN"), (outside, "values that are not integers in 0..255")):
+        if count:
+            text = f"{problem} in {count} of {len(split)} patches"
+            faults.append(Fault(str(path), "x", text, "see which with 'pcam audit' and leave them out"))
+
+
+def _check_labels(path: Path, n: int | None, n_labels: int, faults: list[Fault]) -> None:
+    if n is not None and n != n_labels:
+        faults.append(Fault(str(path), "y", f"{n_labels} labels for {n} patches", "fetch x and y of the same copy"))
+    with _open_h5(path) as file:
+        found = np.unique(file["y"][:])
+    if not np.isin(found, (0, 1)).all():
+        wrong = found[~np.isin(found, (0, 1))][0]
+        faults.append(Fault(str(path), "y", f"label {wrong} is neither 0 nor 1", "store 0 (no tumour) or 1 (tumour)"))
+
+
+def _csv_column(path: Path, column: str, n: int) -> NDArray[np.str_] | None:
+    if not path.exists():
+        return None
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file)
+            if column not in (rows.fieldnames or ()):
+                raise DataError(f"{path}: no column '{column}'")
+            values = [row[column] for row in rows]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a CSV file ({error})") from error
+    if len(values) != n:
+        raise DataError(f"{path}: {len(values)} rows for {n} patches")
+    return np.array(values, dtype=np.str_)

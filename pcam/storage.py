@@ -1,0 +1,258 @@
+"""The only writer of results: a file is there whole, or not at all.
+
+`kill -9` in the middle of a plain write leaves half a file under its final name, and nobody notices until it
+is read. So everything is written beside its target, flushed to the disk, and renamed; the rename is atomic
+on POSIX file systems. Folders that belong to one process are claimed by creating a file that must not exist.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pcam.errors import StorageError
+
+_READ_BYTES = 1 << 22
+
+
+def _reason(error: OSError) -> str:
+    mends = {
+        errno.ENOSPC: "the disk is full; free some space and try again",
+        errno.EDQUOT: "the disk quota is used up; free some space and try again",
+        errno.EACCES: "permission denied; choose a folder that you may write to",
+        errno.EPERM: "permission denied; choose a folder that you may write to",
+        errno.EROFS: "the file system is read-only; choose another folder",
+        errno.ENOTDIR: "a part of the path is a file; choose another path",
+        errno.EISDIR: "it is a folder; choose another path",
+        errno.EEXIST: "it exists already; choose another path",
+    }
+    return mends.get(error.errno or 0, error.strerror or str(error))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an `OSError` inside the block into a one-line `StorageError` about `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {_reason(error)}") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents, if need be, and return it.
+
+    Raises:
+        StorageError: it cannot be created.
+    """
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _sync_folder(folder: Path) -> None:
+    # Without this the rename itself may be lost when the machine, not only the process, dies.
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; when the block ends well, what was written there becomes `path`.
+
+    Both a file and a folder may be written. When the block raises, nothing is left behind and the old
+    `path`, if any, is as it was. A folder replaces only a folder that does not exist or is empty.
+
+    Raises:
+        StorageError: the disk is full, the folder cannot be written, and the like.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    # Same suffix: libraries such as matplotlib and h5py choose the format by it.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
+    try:
+        with writing(path):
+            yield temporary
+            if temporary.is_file():
+                with temporary.open("rb+") as file:
+                    os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        else:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path | str, content: bytes) -> Path:
+    """Write a whole file atomically and return its path.
+
+    Raises:
+        StorageError: it cannot be written; nothing is left under the final name that was not there before.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+    return Path(path)
+
+
+def write_text(path: Path | str, text: str) -> Path:
+    """Write a UTF-8 text file atomically; see `write_bytes`."""
+    return write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path | str, value: Any) -> Path:
+    """Write JSON atomically, indented, keys in the order given; NaN and infinity are refused.
+
+    Raises:
+        StorageError: it cannot be written.
+        ValueError: a number is NaN or infinite (an undefined value is null, with a reason beside it).
+    """
+    return write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str, what: str) -> Any:
+    """Read a JSON file that this project wrote.
+
+    Args:
+        path: the file.
+        what: the file's role, named in errors (such as "run status").
+
+    Raises:
+        StorageError: it is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StorageError(f"{what} {path} is missing") from error
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{what} {path} cannot be read ({error}); restore or remove it") from error
+
+
+def append_lines(path: Path | str, lines: list[str]) -> None:
+    """Append whole lines to a log in one write, so that a kill can cut at most the last line.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    path = Path(path)
+    with writing(path), path.open("ab") as file:
+        file.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+
+
+def sha256_file(path: Path | str, progress: Callable[[int], Any] | None = None) -> str:
+    """Return the SHA-256 of a file's bytes (64 hex digits), read in bounded memory.
+
+    Args:
+        path: the file.
+        progress: called with the number of bytes of each block read.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(_READ_BYTES):
+                digest.update(block)
+                if progress:
+                    progress(len(block))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+class ClaimedError(StorageError):
+    """Another process holds the claim; `owner` says which, `alive` whether it still runs on this machine."""
+
+    def __init__(self, path: Path, owner: dict[str, Any], alive: bool | None) -> None:
+        self.owner, self.alive = owner, alive
+        who = f"process {owner.get('pid', '?')} on {owner.get('host', '?')}"
+        state = {True: "is at work on it", False: "died at work on it", None: "claimed it"}[alive]
+        mend = "wait for it" if alive else f"if it no longer runs, remove {path} and try again"
+        super().__init__(f"{path.parent}: {who} {state}; {mend}")
+
+
+@contextmanager
+def claim(path: Path | str) -> Iterator[None]:
+    """Hold an exclusive claim for the length of the block; the file names the owner (pid, host, start).
+
+    A claim left by a process of this machine that is gone is taken over: its owner can no longer write.
+
+    Raises:
+        ClaimedError: another process holds it.
+        StorageError: the file cannot be written.
+    """
+    path = Path(path)
+    make_folder(path.parent)
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "start": _start_time(os.getpid())}
+    while True:
+        # A hard link of a whole file: the claim appears with its content, and only one process gets it.
+        own = write_json(path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}"), owner)
+        try:
+            os.link(own, path)
+            break
+        except FileExistsError:
+            _take_over_if_dead(path)
+        except OSError as error:
+            raise StorageError(f"cannot claim {path}: {_reason(error)}") from error
+        finally:
+            own.unlink()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _take_over_if_dead(path: Path) -> None:
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return  # released in between: the caller tries again
+    except ValueError:
+        owner = {}
+    alive = _is_alive(owner)
+    if alive is not False:
+        raise ClaimedError(path, owner, alive)
+    # Two processes may both see a dead owner; only the one whose rename succeeds may go on.
+    stale = path.with_name(f".{path.name}.stale-{secrets.token_hex(4)}")
+    try:
+        os.rename(path, stale)
+    except FileNotFoundError:
+        return
+    if json.loads(stale.read_text(encoding="utf-8")) != owner:  # somebody was faster and claimed it anew
+        with writing(path):
+            os.link(stale, path)
+    stale.unlink()
+
+
+def _start_time(pid: int) -> int | None:
+    """Return the clock tick at which a process began (Linux), so that a reused pid is not taken for its owner."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _is_alive(owner: dict[str, Any]) -> bool | None:
+    """Return whether a claim's owner still runs; None when it cannot be known from this machine."""
+    if owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int):
+        return None
+    try:
+        os.kill(owner["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return owner.get("start") in (None, _start_time(owner["pid"]))
