@@ -87,7 +87,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             if temporary.is_file():
                 with temporary.open("rb+") as file:
                     os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
             _sync_folder(path.parent)
     finally:
         if temporary.is_dir():
@@ -228,7 +228,7 @@ def _take_over_if_dead(path: Path) -> None:
     # Two processes may both see a dead owner; only the one whose rename succeeds may go on.
     stale = path.with_name(f".{path.name}.stale-{secrets.token_hex(4)}")
     try:
-        os.rename(path, stale)
+        path.rename(stale)
     except FileNotFoundError:
         return
     if json.loads(stale.read_text(encoding="utf-8")) != owner:  # somebody was faster and claimed it anew

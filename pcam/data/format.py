@@ -181,8 +181,8 @@ class Split:
             with np.errstate(invalid="ignore"):
                 patches = raw.astype(np.uint8)
             integral = raw.dtype == np.uint8 or np.array_equal(patches, raw)
-            digest.update(np.ascontiguousarray(patches if integral else raw))
-        digest.update(b"no labels" if self.labels is None else np.ascontiguousarray(self.labels))
+            digest.update(np.ascontiguousarray(patches if integral else raw).data)
+        digest.update(b"no labels" if self.labels is None else self.labels.tobytes())
         return digest.hexdigest()
 
 
@@ -297,7 +297,9 @@ def _check_pixels(split: Split, path: Path, faults: list[Fault]) -> None:
             nan += int(bad_nan.sum())
             outside += int((~integral & ~bad_nan).sum())
     except OSError as error:
-        faults.append(Fault(str(path), "x", f"damaged: patches near {start} cannot be read ({error})", "fetch it again"))
+        faults.append(
+            Fault(str(path), "x", f"damaged: patches near {start} cannot be read ({error})", "fetch it again")
+        )
         return
     for count, problem in ((nan, "NaN"), (outside, "values that are not integers in 0..255")):
         if count:
