@@ -1,0 +1,129 @@
+"""What a journal stands on: its data folder, its work folder, and the runs that its chapters cite.
+
+The plan (`configs/journal.yaml`) names runs such as `cnn-0`; each is a preset with overrides, and on the
+synthetic sample, where a chapter only shows how it is done, further overrides make it small.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcam.config import Config, load_config, parse_yaml, project_root
+from pcam.data.format import available_splits, data_kind
+from pcam.errors import JournalError, did_you_mean
+from pcam.storage import ClaimedError, claim, write_json
+
+if TYPE_CHECKING:
+    from pcam.training import Run
+
+_WAIT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A named run: a preset and the overrides on top of it."""
+
+    name: str
+    preset: str
+    overrides: tuple[str, ...]
+
+    def config(self) -> Config:
+        """Return the run's config."""
+        return load_config(self.preset, self.overrides)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A journal's folders and planned runs.
+
+    Attributes:
+        data_dir: the data folder.
+        work: everything generated goes below it.
+        kind: "synthetic" or "real".
+        runs: planned runs by name.
+    """
+
+    data_dir: Path
+    work: Path
+    kind: str
+    runs: dict[str, PlannedRun]
+
+    def planned(self, name: str) -> PlannedRun:
+        """Return a planned run by its name.
+
+        Raises:
+            JournalError: the plan has no such run.
+        """
+        if name not in self.runs:
+            raise JournalError(f"configs/journal.yaml plans no run '{name}'{did_you_mean(name, self.runs)}")
+        return self.runs[name]
+
+    def run(self, name: str, *, progress: bool = False) -> Run:
+        """Return the completed run of that name, training it first if need be.
+
+        When another process is at work on it, wait for that one. An interrupted run is continued: its
+        record says so, and its bits are those of an uninterrupted one.
+        """
+        from pcam.training import train
+
+        config = self.planned(name).config()
+        run = train(config, self.data_dir, self.work / "runs", resume=True, wait=True, progress=progress)
+        write_json(self.work / "plan" / f"{name}.json", {"name": name, "run": run.id})
+        return run
+
+
+def work_root() -> Path:
+    """Return the folder of all generated things: `$PCAM_WORK`, else `_work` in the project."""
+    return Path(os.environ.get("PCAM_WORK") or project_root() / "_work").resolve()
+
+
+def open_plan(data_dir: Path | str | None = None, root: Path | str | None = None) -> Plan:
+    """Open the journal of a data folder; without one, that of the synthetic sample, which is made if need be.
+
+    Args:
+        data_dir: a folder of PCam-format files; None or empty: the sample.
+        root: the folder of generated things; None or empty: `work_root()`.
+
+    Raises:
+        DataError: the folder holds no PCam files.
+        ConfigError: the plan is not well formed.
+    """
+    root = Path(root).resolve() if root else work_root()
+    if data_dir:
+        folder = Path(data_dir).resolve()
+        available_splits(folder)
+        work = root / f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
+    else:
+        work = root / "sample"
+        folder = _sample(work)
+    kind = data_kind(folder)
+    return Plan(folder, work, kind, _planned_runs(kind))
+
+
+def _sample(work: Path) -> Path:
+    from pcam.data.synthetic import write_sample
+
+    # Several chapters may start at once; one of them makes the sample, the others wait for it.
+    while True:
+        try:
+            with claim(work / "sample.claim"):
+                return write_sample(work / "data")
+        except ClaimedError as error:
+            if not error.alive:
+                raise
+            time.sleep(_WAIT_SECONDS)
+
+
+def _planned_runs(kind: str) -> dict[str, PlannedRun]:
+    path = project_root() / "configs" / "journal.yaml"
+    tree: Any = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    small = tree["synthetic"] if kind == "synthetic" else {}
+    return {
+        name: PlannedRun(name, entry["preset"], (*small.get(entry["preset"], ()), *entry["set"]))
+        for name, entry in tree["runs"].items()
+    }
