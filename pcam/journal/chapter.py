@@ -1,0 +1,234 @@
+"""What a notebook works with: its data, its runs, and the evidence and prose that it leaves behind.
+
+chapter = open_chapter("q6_slicing", data_dir, work_dir)
+run = chapter.run("cnn-0")
+chapter.record("auc", 0.95, n=384, split="test", runs=[run])
+chapter.answer("1", "The network reaches {auc:ci}.")
+chapter.close()
+"""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from IPython.display import Markdown, display
+
+from pcam.data.format import Split, available_splits, open_split
+from pcam.errors import JournalError, did_you_mean
+from pcam.journal.evidence import Evidence, Value, bind, make_value
+from pcam.journal.plan import Plan, open_plan
+from pcam.journal.questions import QUESTIONS, Question
+from pcam.provenance import git_state, hardware
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from pcam.evaluation.predictions import Predictions
+    from pcam.training import Run
+
+
+class Chapter:
+    """One chapter at work; make it with `open_chapter`.
+
+    Attributes:
+        question: its question and the parts that it must answer.
+        plan: the journal's folders and planned runs.
+        evidence: what has been recorded so far.
+    """
+
+    def __init__(self, question: Question, plan: Plan) -> None:
+        self.question = question
+        self.plan = plan
+        self.splits = available_splits(plan.data_dir)
+        fingerprints = {name: self.split(name).fingerprint() for name in self.splits}
+        git = git_state()
+        self.evidence = Evidence(
+            chapter=question.name,
+            data_kind=plan.kind,
+            data=fingerprints,
+            hardware=hardware(),
+            commit=git.commit,
+            dirty=git.dirty,
+        )
+
+    # ------------------------------------------------------------ inputs
+
+    @property
+    def data_dir(self) -> Path:
+        """The data folder."""
+        return self.plan.data_dir
+
+    @property
+    def work(self) -> Path:
+        """The journal's work folder."""
+        return self.plan.work
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the data are synthetic: the chapter then shows how it is done, not what tissue looks like."""
+        return self.plan.kind == "synthetic"
+
+    def scratch(self) -> Path:
+        """Return a folder for the chapter's own intermediate files (created)."""
+        folder = self.work / "scratch" / self.question.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def split(self, name: str) -> Split:
+        """Open one split of the data.
+
+        Raises:
+            DataError: the folder lacks it or it breaks the contract.
+        """
+        return open_split(self.plan.data_dir, name)
+
+    def run(self, name: str) -> Run:
+        """Return a planned run, completed; it is trained first if it is not there."""
+        return self.plan.run(name)
+
+    def predictions(self, name: str, split: str) -> Predictions:
+        """Return a planned run's predictions of a split; they are computed once and kept in the work folder."""
+        from pcam.evaluation.predict import predict_split
+        from pcam.evaluation.predictions import read_predictions, write_predictions
+
+        run = self.run(name)
+        # Keyed by what determines them, so that a changed data file can never show old predictions.
+        path = self.work / "predictions" / f"{run.id}-{self.evidence.data[split][:12]}" / "predictions.csv"
+        if not path.exists():
+            write_predictions(path, predict_split(run, self.split(split)))
+        return read_predictions(path)
+
+    # ------------------------------------------------------------ evidence
+
+    def record(self, name: str, value: Any, *, runs: Sequence[Run] = (), **details: Any) -> Any:
+        """Keep a named value as evidence and return it.
+
+        Args:
+            name: an identifier, unique in the chapter; prose refers to it as `{name}`.
+            value: a number, text or truth value; NaN or None is undefined and needs `reason=`.
+            runs: the completed runs that it comes from.
+            details: unit, n, n_positive, low, high, method, split, reason; see `Value`.
+
+        Raises:
+            JournalError: the name is taken, n is missing, or a run is not completed.
+        """
+        for run in runs:
+            if run.state != "completed":
+                raise JournalError(
+                    f"'{name}' cites run {run.id}, which is {run.state}: only completed runs can be cited"
+                )
+        self.evidence.add(make_value(name, value, runs=tuple(run.id for run in runs), **details))
+        return value
+
+    def value(self, name: str) -> Value:
+        """Return a recorded value."""
+        return self.evidence.values[name]
+
+    def answer(self, part: str, template: str) -> None:
+        """Answer a part of the question: show the template with its values.
+
+        Raises:
+            JournalError: unknown or answered part, a typed number, or a name that is not recorded.
+        """
+        self._check_part(part)
+        text = bind(template, self.evidence.values)
+        self.evidence.answers[part] = text
+        display(Markdown(f"**Answer {part}.** {text}"))
+
+    def no_evidence(self, part: str, reason: str) -> None:
+        """Leave a part open, saying why; the cover shows it as open."""
+        self._check_part(part)
+        self.evidence.open_parts[part] = reason
+        display(Markdown(f"**Answer {part}.** No evidence yet: {reason}"))
+
+    def headline(self, template: str) -> None:
+        """State the chapter's answer in one line, for the cover."""
+        self.evidence.headline = bind(template, self.evidence.values)
+        display(Markdown(f"**In one line.** {self.evidence.headline}"))
+
+    def _check_part(self, part: str) -> None:
+        if part not in self.question.parts:
+            raise JournalError(f"{self.question.name} has no part '{part}'{did_you_mean(part, self.question.parts)}")
+        if part in self.evidence.answers or part in self.evidence.open_parts:
+            raise JournalError(f"{self.question.name}: part {part} is answered twice")
+
+    # ------------------------------------------------------------ display
+
+    def table(self, frame: pd.DataFrame, caption: str) -> None:
+        """Show a table whose cells come from code; measures are printed with three decimals, text is escaped."""
+        plain = frame.to_string(index=False, float_format="{:.3f}".format, na_rep="undefined")
+        rows = frame.to_html(
+            index=False, border=0, escape=True, float_format="{:.3f}".format, na_rep="undefined", classes="pcam-table"
+        ).replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n<thead>", 1)
+        display({"text/html": f'<div class="pcam-scroll">{rows}</div>', "text/plain": f"{caption}\n{plain}"}, raw=True)
+
+    def figure(self, figure: Figure, alt: str) -> None:
+        """Show a figure as PNG with its text alternative; one figure a cell, as the book takes one text per cell.
+
+        Args:
+            figure: it is closed afterwards.
+            alt: what the figure shows, for readers who do not see it.
+        """
+        import matplotlib.pyplot as plt
+
+        if not alt.strip():
+            raise JournalError(f"{self.question.name}: a figure needs a text alternative")
+        buffer = io.BytesIO()
+        # Without the software's name and version the same picture is the same file.
+        figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+        plt.close(figure)
+        display({"image/png": buffer.getvalue(), "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
+
+    def banner(self) -> None:
+        """Show which data the page stands on."""
+        counts = ", ".join(f"{name} {len(self.split(name)):,}" for name in self.splits)
+        digest = self.evidence.data[self.splits[0]][:12]
+        if self.is_sample:
+            text = (
+                "Synthetic sample. Every number on this page comes from painted patches, not from tissue: "
+                "it shows how the question is answered, not the answer."
+            )
+        else:
+            text = f"Real data: the folder “{self.data_dir.name}”."
+        facts = f"Patches: {counts}. Fingerprint of {self.splits[0]}: {digest}."
+        block = f'<div class="pcam-banner pcam-{self.plan.kind}" role="note"><strong>{html.escape(text)}</strong> {facts}</div>'
+        display({"text/html": block, "text/plain": f"{text} {facts}"}, raw=True)
+
+    def close(self) -> None:
+        """Check that every part is answered or said to be open, and write the evidence.
+
+        Raises:
+            JournalError: a part or the one-line answer is missing.
+        """
+        silent = set(self.question.parts) - set(self.evidence.answers) - set(self.evidence.open_parts)
+        if silent:
+            part = min(silent)
+            raise JournalError(f"{self.question.name}: part {part} ({self.question.parts[part]}) is not answered")
+        if not self.evidence.headline:
+            raise JournalError(f"{self.question.name}: the one-line answer is missing; call chapter.headline(…)")
+        self.evidence.save(self.work / "evidence" / f"{self.question.name}.json")
+        print(f"{len(self.evidence.values)} values from {len(self.evidence.runs)} runs are kept as evidence.")
+
+
+def open_chapter(name: str, data_dir: str = "", work_dir: str = "") -> Chapter:
+    """Start a chapter and show the banner that says which data it stands on.
+
+    Args:
+        name: the chapter, such as "q6_slicing".
+        data_dir: a folder of PCam-format files; empty: the synthetic sample, made if need be.
+        work_dir: the folder of generated things; empty: the project's own.
+
+    Raises:
+        JournalError: no such chapter.
+        DataError: no such data.
+    """
+    if name not in QUESTIONS:
+        raise JournalError(f"unknown chapter '{name}'{did_you_mean(name, QUESTIONS)}")
+    chapter = Chapter(QUESTIONS[name], open_plan(data_dir, work_dir))
+    chapter.banner()
+    return chapter
