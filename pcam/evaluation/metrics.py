@@ -1,0 +1,294 @@
+"""Metrics of predictions, each with its interval, its n and, where it is undefined, the reason.
+
+One function does the work, `score_metrics`: ROC-AUC and PR-AUC of the scores, Brier score and negative
+log-likelihood of the probabilities and, at a threshold, F-beta, accuracy, sensitivity, specificity and precision.
+All of them share the same bootstrap resamples. A constant predictor is called out instead of scored: an all-positive
+classifier has a high F2 wherever positives abound, which says nothing about the patches. `baselines` gives those
+figures, to be shown beside every result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pcam.errors import DataError
+from pcam.evaluation.intervals import percentile, resample_counts, wilson
+from pcam.evaluation.predictions import Predictions
+from pcam.evaluation.ranking import RankedScores, average_precision, roc_auc
+from pcam.evaluation.thresholds import Threshold
+
+SCORE_METRICS = ("roc_auc", "pr_auc", "brier", "nll")
+DECISION_METRICS = ("f_beta", "accuracy", "sensitivity", "specificity", "precision")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure and what it stands on.
+
+    Attributes:
+        name: key of the metric.
+        value: the figure, or None where it is undefined.
+        low, high: 95 % interval, or None where there is none.
+        n: number of patches.
+        n_positive: number of patches with label 1, or None where labels are unknown.
+        method: how the interval was made, and for F-beta its beta.
+        reason: why the value or its interval is missing; empty where both are there.
+    """
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    n_positive: int | None
+    method: str
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A classifier that does not look at the patch, scored on the same labels as the result it stands beside."""
+
+    name: str
+    f_beta: float | None
+    accuracy: float
+    sensitivity: float | None
+    specificity: float | None
+    n: int
+    n_positive: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return asdict(self)
+
+
+def score_metrics(
+    predictions: Predictions,
+    threshold: Threshold | None = None,
+    groups: np.ndarray | None = None,
+    *,
+    group_kind: str = "group",
+    beta: float = 2.0,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    allow_constant: bool = False,
+) -> dict[str, Metric]:
+    """Compute every metric with a 95 % interval.
+
+    Args:
+        predictions: predictions of one split.
+        threshold: for the metrics of decisions, which are left out without it. One that was chosen on the split of
+            the predictions is refused.
+        groups: (N,), the slide or overlap group of each patch; whole groups are then resampled.
+        group_kind: what a group is, for the text of `method`.
+        beta: weight of sensitivity against precision in F-beta (van Rijsbergen 1979).
+        bootstrap: number of resamples; 0 leaves bootstrap intervals out.
+        seed: seed of the resampling.
+        allow_constant: score a constant predictor too. For parts of a split only: within a slice a good predictor
+            may well call every patch negative.
+
+    Returns:
+        Metrics by name, in the order of SCORE_METRICS and DECISION_METRICS.
+
+    Raises:
+        DataError: the threshold was chosen on the split it is to be reported on, or groups are not one per patch.
+    """
+    if groups is not None and len(groups) != len(predictions):
+        raise DataError(f"{len(groups)} groups for {len(predictions)} predictions; give one group per patch")
+    called = None if threshold is None else threshold.decide(predictions)
+    names = SCORE_METRICS if called is None else SCORE_METRICS + DECISION_METRICS
+    reasons = _undefined(predictions, threshold, called, allow_constant)
+    n, n_positive = len(predictions), predictions.n_positive
+    if all(name in reasons for name in names):
+        return {name: Metric(name, None, None, None, n, n_positive, "none", reasons[name]) for name in names}
+
+    ranked = RankedScores.of(predictions.labels, predictions.score)
+    terms = _patch_terms(predictions, called)
+    values = _values(ranked.masses(np.ones((1, n))), terms.sum(axis=0, keepdims=True), beta)
+    units = n if groups is None else len(np.unique(groups))
+    resampled = _bootstrap(ranked, terms, groups, beta, bootstrap, seed) if bootstrap and units > 1 else {}
+    exact = _wilson_intervals(terms.sum(axis=0)) if groups is None else {}
+    what = "patches" if groups is None else f"{group_kind}s"
+    method = f"percentile bootstrap over {units} {what}, {bootstrap} resamples"
+
+    def metric(name: str) -> Metric:
+        prefix = f"beta = {beta:g}; " if name == "f_beta" else ""
+        if name in reasons:
+            return Metric(name, None, None, None, n, n_positive, prefix + "none", reasons[name])
+        value = float(values[name][0])
+        if name in exact:
+            return Metric(name, value, *exact[name], n, n_positive, "Wilson score over patches")
+        interval = percentile(resampled[name]) if resampled else None
+        if interval is None:
+            why = f"one {group_kind} only" if units == 1 else "too few resamples hold both classes"
+            reason = f"no interval: {why if bootstrap else 'no resamples were asked for'}"
+            return Metric(name, value, None, None, n, n_positive, prefix + "none", reason)
+        return Metric(name, value, *interval, n, n_positive, prefix + method)
+
+    return {name: metric(name) for name in names}
+
+
+def is_constant(predictions: Predictions, threshold: Threshold | None = None) -> str | None:
+    """Tell whether the predictor does not depend on the patch.
+
+    Args:
+        predictions: the predictions of a whole split.
+        threshold: where given, its decisions are looked at too.
+
+    Returns:
+        One line that says what is constant, or None where nothing is.
+    """
+    score = predictions.score
+    # A net whose output has died still wobbles in the last digits of float32; that is no ranking.
+    if len(score) and np.ptp(score) < 1e-6:
+        return f"constant predictor: every score is {score[0]:.3g}"
+    if threshold is not None and len(score):
+        called = threshold.decide(predictions)
+        if called.all() or not called.any():
+            kind = "positive" if called[0] else "negative"
+            return f"constant decisions: every patch is called {kind} at threshold {threshold.value:.3g}"
+    return None
+
+
+def baselines(label: np.ndarray, beta: float = 2.0) -> tuple[Baseline, Baseline, Baseline]:
+    """Score the three classifiers that do not look at the patch: all-negative, all-positive and majority.
+
+    At prevalence p, all-positive has F-beta = (1 + beta²) p / (beta² p + 1). That is 0.833 at p = 1/2 and beta = 2,
+    more than many a trained model reaches, so F-beta is never shown without it.
+
+    Args:
+        label: (N,) of 0 and 1, N > 0.
+        beta: weight of sensitivity against precision.
+
+    Raises:
+        DataError: there are no labels.
+    """
+    n, n_positive = len(label), int(np.sum(label))
+    if n == 0:
+        raise DataError("baselines need at least one labelled patch")
+
+    def constant(name: str, positive: bool) -> Baseline:
+        prevalence = n_positive / n
+        f_beta = (1 + beta**2) * prevalence / (beta**2 * prevalence + 1) if positive else 0.0
+        return Baseline(
+            name,
+            f_beta if n_positive else None,
+            prevalence if positive else 1 - prevalence,
+            float(positive) if n_positive else None,
+            float(not positive) if n_positive < n else None,
+            n,
+            n_positive,
+        )
+
+    majority = constant("majority", n_positive * 2 > n)
+    return constant("all_negative", False), constant("all_positive", True), majority
+
+
+def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.ndarray:
+    """F-beta = (1 + beta²) TP / ((1 + beta²) TP + beta² FN + FP), NaN where all three counts are 0."""
+    top = (1 + beta**2) * tp
+    return _ratio(top, top + beta**2 * fn + fp)
+
+
+def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+    return np.divide(top, bottom, out=np.full(len(top), np.nan), where=bottom > 0)
+
+
+def _patch_terms(predictions: Predictions, called: np.ndarray | None) -> np.ndarray:
+    """What each patch adds to every sum: Brier and log-likelihood terms, then TP, FP, TN, FN; float64 (N, 2 or 6)."""
+    label, score = predictions.labels.astype(np.float64), predictions.score
+    # Clipped as in scikit-learn, so that one certain mistake does not make the mean infinite.
+    clipped = np.clip(score, np.finfo(np.float64).eps, 1 - np.finfo(np.float64).eps)
+    columns = [(score - label) ** 2, -np.where(label == 1, np.log(clipped), np.log1p(-clipped))]
+    if called is not None:
+        columns += [called * label, called * (1 - label), ~called * (1 - label), ~called * label]
+    return np.column_stack(columns)
+
+
+def _values(masses: tuple[np.ndarray, np.ndarray], sums: np.ndarray, beta: float) -> dict[str, np.ndarray]:
+    """Every metric of R weightings, from their masses (R, D) at the distinct scores and their sums (R, 2 or 6)."""
+    total = masses[0].sum(axis=1) + masses[1].sum(axis=1)
+    values = {
+        "roc_auc": roc_auc(*masses),
+        "pr_auc": average_precision(*masses),
+        "brier": _ratio(sums[:, 0], total),
+        "nll": _ratio(sums[:, 1], total),
+    }
+    if sums.shape[1] > 2:
+        tp, fp, tn, fn = sums[:, 2:].T
+        values |= {
+            "f_beta": f_beta(tp, fp, fn, beta),
+            "accuracy": _ratio(tp + tn, total),
+            "sensitivity": _ratio(tp, tp + fn),
+            "specificity": _ratio(tn, tn + fp),
+            "precision": _ratio(tp, tp + fp),
+        }
+    return values
+
+
+def _bootstrap(
+    ranked: RankedScores, terms: np.ndarray, groups: np.ndarray | None, beta: float, resamples: int, seed: int
+) -> dict[str, np.ndarray]:
+    """Every metric of every resample: name → float64 (resamples,)."""
+    n = len(terms)
+    if groups is None:
+        # Patches are exchangeable, so multiplicities may be drawn in sorted order at once.
+        unit_of_rank, unit_terms, n_units = None, terms[ranked.order], n
+    else:
+        _, unit = np.unique(groups, return_inverse=True)
+        n_units = int(unit.max()) + 1
+        unit_of_rank = unit[ranked.order]
+        unit_terms = np.column_stack([np.bincount(unit, column, n_units) for column in terms.T])
+    blocks = []
+    for counts in resample_counts(n_units, resamples, seed, width=n):
+        weights = counts.astype(np.float64)
+        sums = weights @ unit_terms
+        masses = ranked.masses(weights if unit_of_rank is None else weights[:, unit_of_rank])
+        blocks.append(_values(masses, sums, beta))
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _wilson_intervals(sums: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Intervals of the plain proportions over independent patches."""
+    if len(sums) == 2:
+        return {}
+    tp, fp, tn, fn = sums[2:]
+    proportions = {
+        "accuracy": (tp + tn, tp + fp + tn + fn),
+        "sensitivity": (tp, tp + fn),
+        "specificity": (tn, tn + fp),
+        "precision": (tp, tp + fp),
+    }
+    return {name: wilson(successes, n) for name, (successes, n) in proportions.items() if n}
+
+
+def _undefined(
+    predictions: Predictions, threshold: Threshold | None, called: np.ndarray | None, allow_constant: bool
+) -> dict[str, str]:
+    """Why which metrics are undefined on these predictions."""
+    everything = SCORE_METRICS + DECISION_METRICS
+    if len(predictions) == 0:
+        return dict.fromkeys(everything, "there are no patches")
+    if predictions.label is None:
+        return dict.fromkeys(everything, "the labels are not known")
+    if not allow_constant:
+        if constant := is_constant(predictions):
+            return dict.fromkeys(everything, constant)
+        if constant := is_constant(predictions, threshold):
+            return dict.fromkeys(DECISION_METRICS, constant) | _undefined(predictions, None, None, True)
+    n_positive = int(predictions.labels.sum())
+    reasons: dict[str, str] = {}
+    if called is not None and not called.any():
+        reasons["precision"] = "no patch is called positive"
+    if n_positive == 0:
+        reasons |= dict.fromkeys(("roc_auc", "pr_auc", "sensitivity", "f_beta"), "there is no positive patch")
+    if n_positive == len(predictions):
+        reasons |= dict.fromkeys(("roc_auc", "pr_auc", "specificity"), "there is no negative patch")
+    return reasons
