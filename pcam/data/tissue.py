@@ -1,0 +1,283 @@
+"""Paint H&E-like lymph-node tissue as stain densities, then as the light that a scanner would see.
+
+A region is painted in two fields: haematoxylin (nuclei) and eosin (cytoplasm, fibres), each an optical density.
+By the Beer–Lambert law a pixel is `blank × 10^−(H·h + E·e)` for each colour, with `h` and `e` the slide's own
+stain vectors (Ruifrok and Johnston 2001, "Quantification of histochemical staining by color deconvolution");
+slides differ in them, in the colour of blank glass and in focus. Lymphoid tissue, stroma, fat and glass are
+laid out by smooth noise, tumour is a blob on top of them. The same seed paints the same bytes everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcam.data.nuclei import DIRECTIONS, Field, scatter, smooth_noise, sprites, uniform
+
+MARGIN = 24  # pixels painted around a region, so that a nucleus may be cut by its edge
+CENTRE = 32  # side of the central square that PCam's label looks at
+STEPS = 512  # optical density is looked up in steps of 1/STEPS
+
+TISSUES = ("lymphoid", "stroma", "fat", "glass")
+
+
+@dataclass(frozen=True)
+class Slide:
+    """What all patches of a slide share: stain vectors (RGB optical density), glass, strengths and focus."""
+
+    haematoxylin: tuple[float, float, float]
+    eosin: tuple[float, float, float]
+    blank: tuple[float, float, float]
+    dye: float
+    cytoplasm: float
+    blur: int
+
+
+def draw_slide(rng: np.random.Generator) -> Slide:
+    """Draw one slide's stain and scanner: between a violet and a brown hospital, with some spread of its own."""
+
+    def mix(a: tuple[float, ...], b: tuple[float, ...], t: float) -> tuple[float, float, float]:
+        red, green, blue = (p + (q - p) * t + uniform(rng, -0.03, 0.03) for p, q in zip(a, b, strict=True))
+        return red, green, blue
+
+    brown = uniform(rng, 0, 1)
+    return Slide(
+        haematoxylin=mix((0.66, 0.74, 0.28), (0.62, 0.72, 0.46), brown),
+        eosin=mix((0.16, 0.72, 0.20), (0.16, 0.52, 0.40), brown),
+        blank=mix((222.0, 222.0, 228.0), (248.0, 244.0, 240.0), uniform(rng, 0, 1)),
+        dye=uniform(rng, 0.75, 1.15),
+        cytoplasm=uniform(rng, 0.75, 1.25),
+        blur=int(uniform(rng, 0, 2.4)),
+    )
+
+
+def tumour_field(rng: np.random.Generator, side: int, centres: list[tuple[int, int]], touch: bool) -> Field:
+    """Lay out a tumour: positive inside. It reaches every centre square if `touch`, none otherwise.
+
+    Args:
+        rng: the source.
+        side: of the region in pixels.
+        centres: top left corners of the `CENTRE`² squares.
+        touch: True paints a tumour into each of them, False one that stays outside of them.
+
+    Returns:
+        Float64 (side, side), about the signed distance to the outline in pixels.
+    """
+    axis = np.arange(side, dtype=np.float64)
+    middle_y, middle_x = (sum(c[k] for c in centres) / len(centres) + CENTRE / 2 for k in (0, 1))
+    cos, sin = DIRECTIONS[int(rng.random() * len(DIRECTIONS))]
+    sign = 1 if rng.random() < 0.5 else -1
+    if touch:
+        radius, away = uniform(rng, 26, 80), uniform(rng, 0, 1)
+        away *= 0.6 * radius
+    else:
+        radius = uniform(rng, 24, 50)
+        away = radius + uniform(rng, 22, 34)
+    y = axis[:, None] - (middle_y + sign * away * sin)
+    x = axis[None, :] - (middle_x + sign * away * cos)
+    field = radius - np.sqrt(y * y + x * x) + 9 * smooth_noise(rng, side, 18)
+    for top, left in centres:
+        if touch:  # at least an eighth of each centre
+            square = field[top : top + CENTRE, left : left + CENTRE].ravel()
+            rank = square.size * 7 // 8
+            field = field + max(0.0, 1e-3 - float(np.partition(square, rank)[rank]))
+        else:  # and a clear margin around it
+            square = field[top - 3 : top + CENTRE + 3, left - 3 : left + CENTRE + 3]
+            field = field - max(0.0, 1e-3 + float(square.max()))
+    return field
+
+
+def paint(rng: np.random.Generator, side: int, slide: Slide, tumour: Field | None) -> NDArray[np.uint8]:
+    """Paint one region.
+
+    Args:
+        rng: the source; it alone decides the picture.
+        side: height and width in pixels.
+        slide: stain and scanner.
+        tumour: (side, side), positive where there is tumour; None for none.
+
+    Returns:
+        Uint8 (side, side, 3), RGB.
+    """
+    full = side + 2 * MARGIN
+    mass = np.full((full, full), -99.0) if tumour is None else np.pad(tumour, MARGIN, mode="edge")
+    kinds = _layout(rng, full)
+    kinds[mass > 0] = len(TISSUES)
+    haematoxylin, eosin = _ground(rng, full, kinds, mass)
+    direction = int(rng.random() * len(DIRECTIONS))
+    nuclei = _stamp_nuclei(rng, full, kinds, direction)
+    inner = slice(MARGIN, MARGIN + side)
+    nuclei, haematoxylin, eosin = (f[inner, inner] for f in (nuclei, haematoxylin, eosin))
+    eosin = eosin * (1 - 0.45 * np.minimum(nuclei, 1))
+    return _scan(rng, haematoxylin + nuclei, eosin, slide)
+
+
+def _layout(rng: np.random.Generator, full: int) -> NDArray[np.intp]:
+    """Give each pixel an index into `TISSUES`: mostly one kind, often with a second one beside it."""
+    shares = (0.50, 0.76, 0.92, 1.0)
+    first, second = (next(k for k, s in enumerate(shares) if draw < s) for draw in rng.random(2))
+    if first == 3:
+        second = 0 if second == 3 else second  # a patch of bare glass alone is not cut from a slide
+    share = uniform(rng, -0.9, 0.1) if first != 3 else uniform(rng, -0.3, 0.3)
+    field = smooth_noise(rng, full, full * 0.6) + 0.25 * smooth_noise(rng, full, 14)
+    return np.where(field < share, second, first).astype(np.intp)
+
+
+def _ground(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], mass: Field) -> tuple[Field, Field]:
+    """Paint what lies between the nuclei; returns haematoxylin and eosin densities, (full, full) each."""
+    coarse, fine = smooth_noise(rng, full, 22), smooth_noise(rng, full, 3.2)
+    grain = smooth_noise(rng, full, 1.7)
+    haematoxylin = np.zeros((full, full))
+    eosin = np.zeros((full, full))
+    present = set(np.unique(kinds).tolist())
+
+    def lay(kind: int, h: Field, e: Field) -> None:
+        here = kinds == kind
+        haematoxylin[here], eosin[here] = h[here], e[here]
+
+    if 0 in present:
+        gaps = np.clip(0.75 + 1.3 * fine + 0.4 * coarse, 0.1, 1)
+        lay(0, 0.10 * gaps + 0.03 * grain, (0.34 + 0.12 * coarse + 0.1 * grain) * gaps)
+    if 1 in present:
+        lay(1, *_stroma(rng, full, coarse, grain))
+    if 2 in present:
+        lay(2, *_fat(rng, full, fine))
+    if 3 in present:
+        lay(3, 0.004 + 0.004 * grain, 0.008 + 0.006 * coarse)
+    if 4 in present:
+        borders = np.clip(0.85 + 0.9 * fine, 0.35, 1)
+        lay(4, 0.17 + 0.05 * coarse + 0.05 * grain, (0.40 + 0.1 * coarse + 0.1 * grain) * borders)
+    return np.maximum(haematoxylin, 0), np.maximum(eosin, 0)
+
+
+def _stroma(rng: np.random.Generator, full: int, coarse: Field, grain: Field) -> tuple[Field, Field]:
+    """Wavy collagen: noise that is stretched along a direction, with clefts where it is low."""
+    cos, sin = DIRECTIONS[int(rng.random() * len(DIRECTIONS))]
+    axis = np.arange(full, dtype=np.float64)
+    across = axis[:, None] * cos - axis[None, :] * sin + 9 * smooth_noise(rng, full, 34)
+    along = axis[:, None] * sin + axis[None, :] * cos
+    lattice = rng.random((64, 64)) * 2 - 1
+    fibre = _sample(lattice, across / 3.6 + 512, along / 26 + 512) * 0.7
+    fibre = fibre + _sample(lattice, across / 9 + 530, along / 60 + 520) * 0.6
+    body = np.clip(0.8 + 1.1 * fibre, 0.03, 1.25)
+    return 0.05 * body, (0.5 + 0.12 * coarse + 0.06 * grain) * body
+
+
+def _sample(lattice: Field, y: Field, x: Field) -> Field:
+    """Interpolate a periodic lattice at (y, x), both positive."""
+    count = len(lattice)
+    top, left = np.floor(y).astype(np.intp), np.floor(x).astype(np.intp)
+    t, s = y - top, x - left
+    t, s = t * t * (3 - 2 * t), s * s * (3 - 2 * s)
+    top, left = top % count, left % count
+    below, right = (top + 1) % count, (left + 1) % count
+    upper = lattice[top, left] * (1 - s) + lattice[top, right] * s
+    lower = lattice[below, left] * (1 - s) + lattice[below, right] * s
+    return upper * (1 - t) + lower * t
+
+
+def _fat(rng: np.random.Generator, full: int, fine: Field) -> tuple[Field, Field]:
+    """Fat cells: empty, with a thin membrane where the two nearest cells are equally far away."""
+    spacing = uniform(rng, 30, 52)
+    axis = np.arange(full, dtype=np.float64)
+    warp_y, warp_x = (5 * smooth_noise(rng, full, 16) for _ in range(2))
+    nearest = np.full((full, full), 1e9)
+    next_nearest = nearest.copy()
+    for cy, cx in scatter(rng, full, spacing, jitter=0.4):
+        dy, dx = axis[:, None] - cy + warp_y, axis[None, :] - cx + warp_x
+        distance = np.sqrt(dy * dy + dx * dx)
+        next_nearest = np.minimum(next_nearest, np.maximum(nearest, distance))
+        nearest = np.minimum(nearest, distance)
+    width = uniform(rng, 0.8, 2.4) * (1 + 0.5 * fine)
+    membrane = np.clip(width + 0.5 - 0.5 * (next_nearest - nearest), 0, 1)
+    return 0.1 * membrane + 0.003, 0.36 * membrane + 0.01
+
+
+def _stamp_nuclei(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], direction: int) -> Field:
+    """Stamp the nuclei of each tissue; returns haematoxylin (full, full)."""
+    canvas = np.zeros((full, full))
+    present = set(np.unique(kinds).tolist())
+    crowd = uniform(rng, 7.6, 11)
+    if 0 in present:
+        _stamp(rng, canvas, kinds == 0, "lymphocyte", crowd, 0.93)
+        _stamp(rng, canvas, kinds == 0, "histiocyte", 26, 0.35)
+    if 1 in present:
+        _stamp(rng, canvas, kinds == 1, "fibroblast", 13, 0.6, direction)
+        _stamp(rng, canvas, kinds == 1, "lymphocyte", 24, 0.4)
+    if 2 in present:
+        _stamp(rng, canvas, kinds == 2, "lymphocyte", 40, 0.25)
+    if 4 in present:
+        _stamp(rng, canvas, kinds == 4, "lymphocyte", 22, 0.25)
+        _stamp(rng, canvas, kinds == 4, "tumour", uniform(rng, 12, 15), 0.95)
+    return canvas
+
+
+def _stamp(
+    rng: np.random.Generator,
+    canvas: Field,
+    where: NDArray[np.bool_],
+    name: str,
+    spacing: float,
+    share: float,
+    direction: int | None = None,
+) -> None:
+    points = scatter(rng, len(canvas), spacing)
+    draws = rng.random((len(points), 4))
+    library = sprites(name)
+    full = len(canvas)
+    for (cy, cx), (keep, pick, turn, strength) in zip(points.tolist(), draws.tolist(), strict=True):
+        y, x = int(cy + 0.5), int(cx + 0.5)
+        if keep > share or not (12 <= y < full - 12 and 12 <= x < full - 12) or not where[y, x]:
+            continue
+        if direction is None:
+            sprite = library[int(pick * len(library))]
+            below, dye = _SYMMETRIES[int(turn * 8)](sprite.keep), _SYMMETRIES[int(turn * 8)](sprite.dye)
+        else:
+            sprite = library[(2 * direction + int(pick * 20) - 9) % len(library)]
+            below, dye = sprite.keep, sprite.dye
+        half = len(below) // 2
+        if y < half or x < half or y + half >= full or x + half >= full:
+            continue
+        window = canvas[y - half : y + half + 1, x - half : x + half + 1]
+        window *= below
+        window += dye * (0.8 + 0.4 * strength)
+
+
+_SYMMETRIES = (
+    lambda a: a,
+    lambda a: a[::-1],
+    lambda a: a[:, ::-1],
+    lambda a: a[::-1, ::-1],
+    lambda a: a.T,
+    lambda a: a.T[::-1],
+    lambda a: a.T[:, ::-1],
+    lambda a: a.T[::-1, ::-1],
+)
+
+
+def _scan(rng: np.random.Generator, haematoxylin: Field, eosin: Field, slide: Slide) -> NDArray[np.uint8]:
+    """Turn densities into light, as the slide's scanner sees them."""
+    for _ in range(slide.blur):
+        haematoxylin, eosin = _soften(haematoxylin), _soften(eosin)
+    h, e = haematoxylin * slide.dye, eosin * slide.cytoplasm
+    grain = rng.random((*h.shape, 3)) * 7 - 3.5
+    picture = np.empty((*h.shape, 3), dtype=np.uint8)
+    for colour in range(3):
+        density = h * slide.haematoxylin[colour] + e * slide.eosin[colour]
+        index = np.minimum(density * STEPS, len(_LIGHT) - 1).astype(np.intp)
+        light = slide.blank[colour] * _LIGHT[index] + grain[..., colour]
+        picture[..., colour] = np.clip(np.rint(light), 0, 255).astype(np.uint8)
+    return picture
+
+
+def _soften(field: Field) -> Field:
+    """Blur by the binomial kernel (1 2 1)/4 in both directions; edges repeat."""
+    wide = np.pad(field, 1, mode="edge")
+    rows = (wide[:-2] + 2 * wide[1:-1] + wide[2:]) / 4
+    return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
+
+
+# Light let through at each density. Rounded, because the last bit of a power is the library's choice.
+_LIGHT: Field = np.array([round(10 ** (-k / STEPS), 9) for k in range(3 * STEPS)])
