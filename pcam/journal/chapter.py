@@ -196,7 +196,8 @@ class Chapter:
         else:
             text = f"Real data: the folder “{self.data_dir.name}”."
         facts = f"Patches: {counts}. Fingerprint of {self.splits[0]}: {digest}."
-        block = f'<div class="pcam-banner pcam-{self.plan.kind}" role="note"><strong>{html.escape(text)}</strong> {facts}</div>'
+        style = f"pcam-banner pcam-{self.plan.kind}"
+        block = f'<div class="{style}" role="note"><strong>{html.escape(text)}</strong> {facts}</div>'
         display({"text/html": block, "text/plain": f"{text} {facts}"}, raw=True)
 
     def close(self) -> None:

@@ -64,8 +64,8 @@ class Value(BaseModel):
             raise ValueError("a measured value needs n: how many patches, runs or repeats it stands on")
         if self.value is None and not self.reason:
             raise ValueError("an undefined value needs a reason")
-        if (self.low is None) != (self.high is None):
-            raise ValueError("an interval needs both ends")
+        if (self.low is None) != (self.high is None) or (self.low is not None and self.n is None):
+            raise ValueError("an interval needs both ends and n")
         return self
 
     def __format__(self, style: str) -> str:

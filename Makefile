@@ -1,0 +1,50 @@
+# Two commands do all the set-up: `make journal` and `make test`.
+PYTHON ?= python3
+DATA ?=
+BIN := .venv/bin
+CORES ?= all
+
+.PHONY: journal test lint unit notebooks book sync clean help
+
+help:
+	@echo "make journal [DATA=DIR]   run every chapter and build the book: _build/html/index.html"
+	@echo "make test                 lint, types, unit tests, notebooks, book"
+	@echo "make lint | unit | notebooks | book   a part of make test"
+	@echo "make sync                 bring notebooks/*.ipynb and their .py pairs together"
+	@echo "make clean                remove what the journal made; .venv stays"
+
+# A finished install leaves a stamp; a changed lock or a broken install does it again.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@echo "Installing into .venv (once, about two minutes) …"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+journal: .venv/installed
+	@$(BIN)/snakemake --snakefile workflow/Snakefile --profile workflow/profiles/laptop --cores $(CORES) \
+	  --config data='$(DATA)'
+	@echo "The book is ready: open _build/html/index.html"
+
+test: lint unit notebooks
+
+lint: .venv/installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+
+unit: .venv/installed
+	@$(BIN)/pytest -n 2 --dist loadfile tests
+
+notebooks: journal
+	@$(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
+
+book: .venv/installed
+	@$(BIN)/jupyter-book build book -W --keep-going
+
+sync: .venv/installed
+	@$(BIN)/jupytext --sync notebooks/*.py
+
+clean:
+	rm -rf _work _build book/_build

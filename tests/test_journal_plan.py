@@ -1,0 +1,77 @@
+"""The plan and the nine questions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pcam.config import config_hash
+from pcam.errors import DataError, JournalError
+from pcam.journal.plan import open_plan, work_root
+from pcam.journal.questions import QUESTIONS, find_questions
+
+
+def test_ten_chapters_answer_nine_questions() -> None:
+    assert len(QUESTIONS) == 10
+    assert {q.number for q in QUESTIONS.values()} == set(range(1, 10))
+    fifth = [q for q in QUESTIONS.values() if q.number == 5]
+    assert sorted((part for q in fifth for part in q.parts), key=int) == [str(i) for i in range(1, 10)]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["q6"], ["q6_slicing"]),
+        (["Q5"], ["q5_tracking", "q5_hyperparameters"]),
+        (["9", "q1_reproducibility"], ["q1_reproducibility", "q9_handover"]),
+        ([], list(QUESTIONS)),
+    ],
+)
+def test_find_questions(words: list[str], names: list[str]) -> None:
+    assert [q.name for q in find_questions(words)] == names
+
+
+def test_unknown_question_suggests_one() -> None:
+    with pytest.raises(JournalError, match=r"unknown question 'q6_slicin'; did you mean 'q6_slicing'\?"):
+        find_questions(["q6_slicin"])
+
+
+def test_plan_of_a_folder(tiny: Path, tmp_path: Path) -> None:
+    plan = open_plan(tiny, tmp_path)
+    assert plan.kind == "synthetic" and plan.data_dir == tiny and plan.work.parent == tmp_path
+    assert {"cnn-0", "cnn-1", "cnn-2", "mlp-0"} <= plan.runs.keys()
+    assert plan.planned("cnn-1").config().seed == 1
+
+
+def test_planned_runs_have_distinct_names_and_valid_configs(tiny: Path, tmp_path: Path) -> None:
+    plan = open_plan(tiny, tmp_path)
+    seeds = {config_hash(plan.planned(f"cnn-{seed}").config()) for seed in range(3)}
+    assert len(seeds) == 3
+
+
+def test_two_folders_of_one_name_do_not_share_a_journal(tiny: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / tiny.name
+    other.parent.mkdir()
+    other.symlink_to(tiny)
+    copy = tmp_path / "copy" / tiny.name
+    copy.mkdir(parents=True)
+    for path in tiny.iterdir():
+        (copy / path.name).symlink_to(path)
+    works = [open_plan(folder, tmp_path).work for folder in (tiny, other, copy)]
+    assert works[0] == works[1] != works[2]
+
+
+def test_unknown_run_suggests_one(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match=r"plans no run 'cnn-O'; did you mean 'cnn-[012]'\?"):
+        open_plan(tiny, tmp_path).planned("cnn-O")
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere: no such data folder"):
+        open_plan(tmp_path / "nowhere", tmp_path)
+
+
+def test_work_root_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PCAM_WORK", str(tmp_path))
+    assert work_root() == tmp_path

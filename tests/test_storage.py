@@ -1,0 +1,175 @@
+"""Storage: whole or not at all, and one owner at a time."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from pcam import storage
+from pcam.errors import StorageError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_write_and_read_json(tmp_path: Path) -> None:
+    path = storage.write_json(tmp_path / "new" / "a.json", {"b": 1, "a": [0.5, None]})
+    assert storage.read_json(path, "file") == {"b": 1, "a": [0.5, None]}
+    assert names(path.parent) == ["a.json"]
+
+
+def test_json_refuses_nan_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = storage.write_json(tmp_path / "a.json", 1)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        storage.write_json(path, float("nan"))
+    assert path.read_text() == "1\n"
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    with pytest.raises(RuntimeError, match="half way"), storage.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("half way")
+    assert names(tmp_path) == []
+
+
+def test_failed_folder_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="half way"), storage.atomic_path(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        (temporary / "a").write_text("x")
+        raise RuntimeError("half way")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.EACCES, "permission denied; choose a folder"),
+        (errno.EROFS, "read-only; choose another folder"),
+    ],
+)
+def test_system_error_is_one_line_with_a_mend(
+    code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(StorageError, match=f"cannot write .*a.txt: .*{message}"):
+        storage.write_text(path, "new")
+    assert path.read_text() == "old" and names(tmp_path) == ["a.txt"]
+
+
+def test_full_disk_for_real(tmp_path: Path) -> None:
+    # A file size limit of the process stands for a full disk: the write itself fails half way.
+    code = (
+        "import resource, signal, sys; from pcam.storage import write_bytes\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_bytes(sys.argv[1], b'x' * 100_000)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], capture_output=True, text=True)
+    assert "StorageError: cannot write" in done.stderr
+    assert names(tmp_path) == []
+
+
+def test_parent_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="cannot write"):
+        storage.write_text(tmp_path / "file" / "a.txt", "new")
+
+
+def test_kill_in_the_middle_of_writing_leaves_no_half_file(tmp_path: Path) -> None:
+    code = (
+        "import os, sys, signal; from pcam.storage import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as t:\n"
+        "    t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "a.txt"
+    subprocess.run([sys.executable, "-c", code, str(path)])
+    assert not path.exists()
+
+
+def test_sha256_of_a_file(tmp_path: Path) -> None:
+    path = storage.write_bytes(tmp_path / "a", b"abc")
+    # The digest of "abc" from FIPS 180-2, appendix B.1.
+    assert storage.sha256_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_missing_and_damaged_json_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"run status .*none\.json is missing"):
+        storage.read_json(tmp_path / "none.json", "run status")
+    (tmp_path / "bad.json").write_text("{")
+    with pytest.raises(StorageError, match=r"run status .*bad\.json cannot be read"):
+        storage.read_json(tmp_path / "bad.json", "run status")
+
+
+def test_claim_is_exclusive_and_released(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    with (
+        storage.claim(path),
+        pytest.raises(storage.ClaimedError, match=f"process {os.getpid()} .* is at work on it"),
+        storage.claim(path),
+    ):
+        pass
+    assert names(tmp_path) == []
+    with storage.claim(path):
+        assert path.exists()
+
+
+def test_claim_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    code = "import os, sys, signal; from pcam.storage import claim\nwith claim(sys.argv[1]): os.kill(os.getpid(), 9)"
+    subprocess.run([sys.executable, "-c", code, str(path)])
+    assert path.exists()
+    with storage.claim(path):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert names(tmp_path) == []
+
+
+def test_claim_of_another_host_is_reported_with_its_mend(tmp_path: Path) -> None:
+    path = storage.write_json(tmp_path / "claim", {"pid": 1, "host": "elsewhere", "start": 0})
+    message = "process 1 on elsewhere claimed it; if it no longer runs, remove"
+    with pytest.raises(storage.ClaimedError, match=message), storage.claim(path):
+        pass
+
+
+def test_one_of_many_claims_wins(tmp_path: Path) -> None:
+    path, start, won = tmp_path / "claim", threading.Barrier(8), []
+
+    def work() -> None:
+        start.wait()
+        try:
+            with storage.claim(path):
+                won.append(1)
+                done.wait(5)
+        except storage.ClaimedError:
+            refused.append(1)
+            if len(refused) == 7:
+                done.set()
+
+    refused: list[int] = []
+    done = threading.Event()
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(refused)) == (1, 7)
+
+
+def test_append_lines(tmp_path: Path) -> None:
+    storage.append_lines(tmp_path / "log", ["a", "b"])
+    storage.append_lines(tmp_path / "log", ["c"])
+    assert (tmp_path / "log").read_text() == "a\nb\nc\n"
