@@ -104,9 +104,9 @@ def project_root() -> Path:
         ConfigError: the package was installed without its project beside it.
     """
     for root in (Path(__file__).resolve().parent.parent, Path.cwd()):
-        if (root / "configs").is_dir() and (root / "notebooks").is_dir():
+        if (root / "configs" / "journal.yaml").is_file():
             return root
-    raise ConfigError("no configs/ and notebooks/ beside the package: run from a checkout of the project")
+    raise ConfigError("no configs/journal.yaml beside the package: run from a checkout of the project")
 
 
 def preset_names() -> list[str]:
