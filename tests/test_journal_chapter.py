@@ -1,0 +1,119 @@
+"""A chapter: bound answers, complete parts, tables and figures that anyone can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+import pytest
+
+from pcam.errors import JournalError
+from pcam.journal import Chapter, chapter, open_chapter
+from pcam.journal.evidence import load_evidence
+
+matplotlib.use("Agg")
+
+
+class FakeRun:
+    """Stands for a run whose training is not the matter here."""
+
+    def __init__(self, state: str) -> None:
+        self.id, self.state = "abc", state
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """All that a chapter displays."""
+    outputs: list[Any] = []
+    monkeypatch.setattr(chapter, "display", lambda value, **_: outputs.append(getattr(value, "data", value)))
+    return outputs
+
+
+@pytest.fixture
+def q4(tiny: Path, tmp_path: Path, shown: list[Any]) -> Chapter:
+    return open_chapter("q4_gradients", str(tiny), str(tmp_path))
+
+
+def test_banner_says_which_data(q4: Chapter, shown: list[Any]) -> None:
+    assert "Synthetic sample" in shown[0]["text/html"]
+    assert "train 48, valid 24, test 24" in shown[0]["text/plain"]
+    assert q4.split("train").fingerprint()[:12] in shown[0]["text/plain"]
+
+
+def test_banner_of_real_patches(real_data: Path, tmp_path: Path, shown: list[Any]) -> None:
+    open_chapter("q4_gradients", str(real_data), str(tmp_path))
+    assert "Real data" in shown[0]["text/plain"] and "Synthetic" not in shown[0]["text/plain"]
+    assert str(real_data.parent) not in shown[0]["text/html"]
+
+
+def test_a_whole_chapter(q4: Chapter, shown: list[Any]) -> None:
+    q4.record("norm", 1.5, n=12, runs=[FakeRun("completed")])
+    q4.answer("1", "The norm is {norm:ci}.")
+    q4.no_evidence("2", "no schedule was compared.")
+    q4.headline("Norms stay at {norm}.")
+    q4.close()
+    assert shown[1:] == [
+        "**Answer 1.** The norm is 1.500 (n = 12).",
+        "**Answer 2.** No evidence yet: no schedule was compared.",
+        "**In one line.** Norms stay at 1.500.",
+    ]
+    saved = load_evidence(q4.work / "evidence" / "q4_gradients.json")
+    assert saved.answers == {"1": "The norm is 1.500 (n = 12)."} and saved.runs == ["abc"]
+    assert saved.open_parts.keys() == {"2"} and saved.data_kind == "synthetic"
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "interrupted"])
+def test_only_completed_runs_are_cited(q4: Chapter, state: str) -> None:
+    with pytest.raises(JournalError, match=f"which is {state}: only completed runs"):
+        q4.record("norm", 1.5, n=12, runs=[FakeRun(state)])
+
+
+def test_silent_part_is_refused(q4: Chapter) -> None:
+    q4.no_evidence("1", "nothing")
+    with pytest.raises(JournalError, match=r"part 2 \(learning-rate schedules\) is not answered"):
+        q4.close()
+
+
+def test_missing_headline_is_refused(q4: Chapter) -> None:
+    for part in ("1", "2"):
+        q4.no_evidence(part, "nothing")
+    with pytest.raises(JournalError, match="one-line answer is missing"):
+        q4.close()
+
+
+def test_part_is_answered_once(q4: Chapter) -> None:
+    q4.answer("1", "Yes.")
+    with pytest.raises(JournalError, match="part 1 is answered twice"):
+        q4.no_evidence("1", "nothing")
+
+
+def test_unknown_part_is_refused(q4: Chapter) -> None:
+    with pytest.raises(JournalError, match="q4_gradients has no part '3'"):
+        q4.answer("3", "Yes.")
+
+
+def test_unknown_chapter_suggests_one(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="did you mean 'q4_gradients'"):
+        open_chapter("q4_gradient", str(tiny), str(tmp_path))
+
+
+def test_table_escapes_and_rounds(q4: Chapter, shown: list[Any]) -> None:
+    q4.table(pd.DataFrame({"run": ["<script>"], "auc": [0.123456], "gap": [None]}), "A <b>table</b>")
+    table = shown[-1]["text/html"]
+    assert "<script>" not in table and "&lt;script&gt;" in table
+    assert "0.123" in table and "0.1235" not in table
+    assert "<caption>A &lt;b&gt;table&lt;/b&gt;</caption>" in table
+
+
+def test_figure_carries_its_text(q4: Chapter, shown: list[Any]) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots()
+    axes.plot([0, 1])
+    q4.figure(figure, alt="A rising line")
+    assert shown[-1]["image/png"].startswith(b"\x89PNG") and shown[-1]["text/plain"] == "A rising line"
+    assert not plt.get_fignums()
+    with pytest.raises(JournalError, match="text alternative"):
+        q4.figure(plt.figure(), alt=" ")
