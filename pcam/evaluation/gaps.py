@@ -1,0 +1,176 @@
+"""The gap of a metric between a slice and the rest of its split, with an error that respects slides.
+
+Patches of one slide share stain, scanner and tumour, so they are not independent draws: with 54 slides, an
+interval that takes patches for independent is several times too narrow. Each metric is therefore written as
+its value plus a mean of influences, one per patch; influences are added up within a slide, and the spread of
+those sums over slides is the error (Obuchowski 1997, Biometrics 53:567, for the ROC-AUC of clustered data; with
+one patch per slide it is the error of DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44:837). It has a closed
+form: no random numbers, and milliseconds where a bootstrap over 32,768 patches takes minutes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from scipy.stats import t as student
+
+LEVEL = 0.95
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Scored patches of known truth, and what they were called.
+
+    Attributes:
+        label: bool (N,), True where the patch is positive.
+        score: float64 (N,).
+        called: bool (N,), True where the score reaches the threshold.
+        group: int64 (N,), the slide (or the patch itself where slides are not known).
+        beta: of F-beta.
+    """
+
+    label: Mask
+    score: Floats
+    called: Mask
+    group: NDArray[np.int64]
+    beta: float
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A metric in a slice and outside it.
+
+    Attributes:
+        value: the metric in the slice, with its 95 % interval `low` to `high`.
+        rest_value: the metric on all other patches of the split.
+        gap: `value - rest_value`; negative where the slice is worse.
+        p: one-sided p-value of "the slice is not worse than the rest", not corrected for anything.
+    """
+
+    value: float
+    low: float
+    high: float
+    rest_value: float
+    gap: float
+    p: float
+
+
+def roc_auc(judged: Judged, inside: Mask) -> tuple[float, Floats]:
+    """Return the ROC-AUC of the patches `inside` and every patch's influence on it (0 outside).
+
+    The influence of a positive is the share of negatives it outscores, ties counting half, less the AUC; that
+    of a negative likewise: the structural components of DeLong et al. 1988.
+    """
+    positive, negative = inside & judged.label, inside & ~judged.label
+    high, low = judged.score[positive], judged.score[negative]
+    wins = _share_below(np.sort(low), high)
+    value = float(wins.mean())
+    influence = np.zeros(len(inside))
+    influence[positive] = (wins - value) / len(high)
+    influence[negative] = (1 - _share_below(np.sort(high), low) - value) / len(low)
+    return value, influence
+
+
+def _share_below(ordered: Floats, points: Floats) -> Floats:
+    """Return which share of `ordered` lies below each point, ties counting half."""
+    return (np.searchsorted(ordered, points, "left") + np.searchsorted(ordered, points, "right")) / (2 * len(ordered))
+
+
+def sensitivity(judged: Judged, inside: Mask) -> tuple[float, Floats]:
+    """Return the share of positives `inside` that are called positive, and each patch's influence on it."""
+    return _share(judged.called, inside & judged.label)
+
+
+def specificity(judged: Judged, inside: Mask) -> tuple[float, Floats]:
+    """Return the share of negatives `inside` that are called negative, and each patch's influence on it."""
+    return _share(~judged.called, inside & ~judged.label)
+
+
+def _share(hit: Mask, of: Mask) -> tuple[float, Floats]:
+    value = float(hit[of].mean())
+    return value, np.where(of, hit - value, 0.0) / of.sum()
+
+
+def f_beta(judged: Judged, inside: Mask) -> tuple[float, Floats]:
+    """Return F-beta of the patches `inside` and each patch's influence on it (delta method of a ratio).
+
+    F-beta = (1 + β²) TP / ((1 + β²) TP + β² FN + FP).
+    """
+    b2 = judged.beta**2
+    hit = inside & judged.label & judged.called
+    top = (1 + b2) * hit
+    bottom = top + b2 * (inside & judged.label & ~judged.called) + (inside & ~judged.label & judged.called)
+    if not bottom.sum():
+        return float("nan"), np.zeros(len(inside))
+    value = float(top.sum() / bottom.sum())
+    return value, (top - value * bottom) / bottom.sum()
+
+
+def all_positive_f_beta(judged: Judged, inside: Mask) -> tuple[float, Floats]:
+    """Return the F-beta that calling every patch `inside` positive would have: no model, prevalence alone."""
+    everything = Judged(judged.label, judged.score, np.ones_like(judged.called), judged.group, judged.beta)
+    return f_beta(everything, inside)
+
+
+METRICS = {
+    "roc_auc": roc_auc,
+    "sensitivity": sensitivity,
+    "specificity": specificity,
+    "f_beta": f_beta,
+    "f_beta_all_positive": all_positive_f_beta,
+}
+
+
+def gap_of(metric: str, judged: Judged, inside: Mask) -> Gap:
+    """Compare a metric between a slice and the rest.
+
+    Args:
+        metric: a key of `METRICS`.
+        judged: the N patches of a split.
+        inside: bool (N,), True in the slice; both sides need the classes that the metric is made of.
+    """
+    value, here = METRICS[metric](judged, inside)
+    rest_value, there = METRICS[metric](judged, ~inside)
+    groups_inside = len(np.unique(judged.group[inside]))
+    # Few slides say little about their spread: Student's t with the slides of the slice, not the normal law.
+    freedom = max(groups_inside - 1, 1)
+    low, high = _interval(value, _clustered_error(here, judged.group), freedom, groups_inside)
+    if 0 < value < 1 and 0 < rest_value < 1:
+        difference = _logit(value) - _logit(rest_value)
+        influence = here / (value * (1 - value)) - there / (rest_value * (1 - rest_value))
+    else:  # no logit at 0 and 1
+        difference, influence = value - rest_value, here - there
+    error = _clustered_error(influence, judged.group)
+    p = float(student.cdf(difference / error, freedom)) if error > 0 else float(difference >= 0)
+    return Gap(value, low, high, rest_value, value - rest_value, p)
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
+
+
+def _clustered_error(influence: Floats, group: NDArray[np.int64]) -> float:
+    """Return the standard error of a sum of influences whose groups are independent of each other."""
+    sums = np.bincount(group, weights=influence)
+    involved = len(np.unique(group[influence != 0]))
+    correction = involved / (involved - 1) if involved > 1 else 1.0
+    return float(np.sqrt(correction * (sums**2).sum()))
+
+
+def _interval(value: float, error: float, freedom: int, groups: int) -> tuple[float, float]:
+    """Return the 95 % interval of a value in [0, 1]: symmetric on the logit scale, so that it stays inside."""
+    if not 0 < value < 1:
+        # Nothing varied. With n independent groups all alike, a share below 0.05^(1/n) can still be excluded
+        # (Hanley & Lippman-Hand 1983, JAMA 249:1743, "if nothing goes wrong, is everything all right?").
+        reach = (1 - LEVEL) ** (1 / groups)
+        return (reach, 1.0) if value == 1 else (0.0, 1 - reach) if value == 0 else (value, value)
+    if error == 0:
+        return value, value
+    half = float(student.ppf((1 + LEVEL) / 2, freedom)) * error / (value * (1 - value))
+    return float(expit(_logit(value) - half)), float(expit(_logit(value) + half))

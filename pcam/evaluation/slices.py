@@ -1,0 +1,306 @@
+"""Slices: groups of patches, defined on their inputs alone, on which a model may be silently worse.
+
+A slice is the fifth of the patches with the lowest or the highest value of an input feature, or one slide. The
+edges are fixed on valid. On valid every slice is tried: is its ROC-AUC, its sensitivity or its specificity worse
+than on the rest? All that were tried enter one Holm correction (Holm 1979, Scand. J. Statist. 6:65), so that trying
+more slices does not find more. What is found is tried once more on test, which neither the edges nor the search
+have seen; only then is it confirmed. A slide is in one split only and cannot be confirmed on another.
+
+F-beta depends on the share of positives, which differs between slices, so no test is made on it: it is listed
+beside the F-beta that calling every patch of the slice positive would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from pcam import storage
+from pcam.data.format import Split, available_splits, open_split
+from pcam.errors import DataError
+from pcam.evaluation.features import FEATURES, input_features
+from pcam.evaluation.gaps import METRICS, Judged, gap_of
+from pcam.evaluation.predictions import Predictions, read_predictions
+from pcam.evaluation.thresholds import Threshold, fixed_threshold
+
+COLUMNS = (
+    "slice",
+    "definition",
+    "split",
+    "n",
+    "n_positive",
+    "metric",
+    "value",
+    "low",
+    "high",
+    "rest_value",
+    "gap",
+    "p_adjusted",
+)
+# None of these moves when only the share of positives does.
+TESTED = ("roc_auc", "sensitivity", "specificity")
+SHARE = 0.2
+# With fewer of a class than this, inside or outside, a metric says next to nothing: the slice is not tried.
+SUPPORT = 10
+ALPHA = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """The predictions of a split beside what its patches look like.
+
+    Attributes:
+        predictions: N labelled predictions.
+        features: N rows of input features, in the same order.
+        groups: int64 (N,), the slide or overlap group of each patch, or None: patches count as independent.
+    """
+
+    predictions: Predictions
+    features: pd.DataFrame
+    groups: NDArray[np.int64] | None
+
+    @classmethod
+    def of(cls, predictions: Predictions, split: Split) -> Scored:
+        """Measure the patches that the predictions are about.
+
+        Raises:
+            DataError: the predictions are of another split or of more patches than there are.
+        """
+        if predictions.split != split.name:
+            raise DataError(f"predictions of '{predictions.split}' do not belong to split '{split.name}'")
+        if len(predictions) and predictions.index[-1] >= len(split):
+            raise DataError(
+                f"predictions of '{split.name}' go up to index {predictions.index[-1]}, but {split.directory} has "
+                f"{len(split)} patches; use the data that they were made on"
+            )
+        groups = None if split.groups is None else split.groups[predictions.index]
+        return cls(predictions, input_features(split, predictions.index), groups)
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """A named part of a split; `inside` is bool (N,)."""
+
+    name: str
+    definition: str
+    inside: NDArray[np.bool_]
+    is_slide: bool = False
+
+
+def feature_edges(features: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """Return, for each feature, the values below and above which its lowest and highest fifth lie."""
+    return {
+        feature.name: (
+            float(features[feature.name].quantile(SHARE)),
+            float(features[feature.name].quantile(1 - SHARE)),
+        )
+        for feature in FEATURES
+    }
+
+
+def candidates(
+    features: pd.DataFrame, edges: dict[str, tuple[float, float]], edges_from: str = "valid"
+) -> Iterator[Slice]:
+    """Yield the slices of a split: two for each feature, then one for each slide.
+
+    Args:
+        features: the input features of its N patches.
+        edges: see `feature_edges`.
+        edges_from: the split that the edges come from, for the definition.
+    """
+    for feature in FEATURES:
+        values, (low, high) = features[feature.name].to_numpy(), edges[feature.name]
+        for name, sign, edge, inside in (
+            (feature.low, "≤", low, values <= low),
+            (feature.high, "≥", high, values >= high),
+        ):
+            # Ties (patches that are all tissue) can fill the split; then there is no such slice.
+            if inside.mean() <= 0.5:
+                text = f"{feature.name} {sign} {edge:.4g}{' ' * bool(feature.unit)}{feature.unit} (a fifth of {edges_from})"
+                yield Slice(f"{name} fifth", text, inside)
+    if "slide" in features:
+        slides = features["slide"].to_numpy()
+        for slide in np.unique(slides):
+            yield Slice(f"slide {slide}", f"slide = {slide}", slides == slide, is_slide=True)
+
+
+def find_slices(
+    discovery: Scored,
+    confirmation: Scored | None = None,
+    *,
+    threshold: Threshold | None = None,
+    beta: float = 2.0,
+    edges: dict[str, tuple[float, float]] | None = None,
+    edges_from: str = "",
+) -> pd.DataFrame:
+    """Try every slice on one split, and those found there on another.
+
+    Args:
+        discovery: the split to search, normally valid.
+        confirmation: the split to confirm on, normally test; None: nothing is confirmed.
+        threshold: decides which score is a positive call; None: 0.5, fixed beforehand.
+        beta: of F-beta.
+        edges: the features' edges; None: those of `discovery`.
+        edges_from: the split that `edges` come from.
+
+    Returns:
+        The columns `COLUMNS`, one row for each split, slice and metric, the most doubtful slice first.
+        `p_adjusted` is one-sided ("no worse than the rest"), by Holm over all that were tried: on `discovery`
+        every slice and tested metric, on `confirmation` those found on `discovery`, and apart from them its own
+        slides. It is empty where nothing was tested.
+
+    Raises:
+        DataError: labels are missing.
+    """
+    threshold = threshold or fixed_threshold(0.5)
+    if edges is None:
+        edges, edges_from = feature_edges(discovery.features), discovery.predictions.split
+    rows = _measure(discovery, candidates(discovery.features, edges, edges_from), threshold, beta)
+    tested = rows["metric"].isin(TESTED)
+    rows.loc[tested, "p_adjusted"] = holm(rows.loc[tested, "p"].to_numpy())
+    # A slice is as doubtful as its worst metric; ties keep the order of the candidates.
+    order = rows[tested].groupby("slice", sort=False)["p"].min().sort_values(kind="stable").index
+    parts = [rows]
+    if confirmation is not None:
+        again = _measure(confirmation, candidates(confirmation.features, edges, edges_from), threshold, beta)
+        found = set(map(tuple, rows.loc[_weak(rows), ["slice", "metric"]].to_numpy()))
+        chosen = np.array([pair in found for pair in zip(again["slice"], again["metric"], strict=True)], dtype=bool)
+        own_slide = (again["is_slide"] & again["metric"].isin(TESTED)).to_numpy()
+        for family in (chosen & ~own_slide, own_slide):
+            again.loc[family, "p_adjusted"] = holm(again.loc[family, "p"].to_numpy())
+        order = order.append(pd.Index(again.loc[~again["slice"].isin(order), "slice"].unique()))
+        parts.append(again)
+    place = {name: position for position, name in enumerate(order)}
+    parts = [part.sort_values("slice", key=lambda names: names.map(place), kind="stable") for part in parts]
+    return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
+
+
+def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Correct p-values (m,) so that all claims below α together are false with probability α at most (Holm 1979)."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected
+
+
+def weak_slices(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what a table of `find_slices` claims.
+
+    Returns:
+        One row for each slice and metric found on the first split: slice, definition, metric, gap and n there
+        (`found_gap`, `found_n`), gap and n on the second (`confirmed_gap`, `confirmed_n`), and `verdict`:
+        "confirmed", "not confirmed" or "no second split".
+    """
+    splits = list(dict.fromkeys(table["split"]))
+    keys = ["slice", "metric"]
+    first = table[(table["split"] == splits[0]) & _weak(table)] if splits else table
+    second = table[table["split"].isin(splits[1:])]
+    claims = first[["slice", "definition", "metric", "n", "value", "rest_value", "gap", "p_adjusted"]].merge(
+        second[[*keys, "n", "gap", "p_adjusted"]], on=keys, how="left", suffixes=("", "_again")
+    )
+    verdict = np.where(_weak(claims, "_again"), "confirmed", "not confirmed")
+    claims["verdict"] = np.where(claims["n_again"].isna(), "no second split", verdict)
+    return claims
+
+
+def _weak(table: pd.DataFrame, suffix: str = "") -> pd.Series:
+    return (table[f"p_adjusted{suffix}"] < ALPHA) & (table[f"gap{suffix}"] < 0)
+
+
+def _measure(scored: Scored, slices: Iterator[Slice], threshold: Threshold, beta: float) -> pd.DataFrame:
+    """Measure every metric of every slice with enough support; `p` is not corrected yet."""
+    predictions = scored.predictions
+    label = predictions.labels.astype(bool)
+    patch = np.arange(len(label))
+    # The threshold may have been chosen on this split: that flatters the level, but alike inside and outside.
+    called = predictions.score >= threshold.value
+    by_group = Judged(label, predictions.score, called, patch if scored.groups is None else scored.groups, beta)
+    by_patch = Judged(label, predictions.score, called, patch, beta)
+    rows = []
+    for part in slices:
+        counts = [int((side & kind).sum()) for side in (part.inside, ~part.inside) for kind in (label, ~label)]
+        if min(counts) < SUPPORT:
+            continue
+        # One slide is one group: its own error can only come from the spread of its patches.
+        judged = by_patch if part.is_slide else by_group
+        for metric in METRICS:
+            gap = gap_of(metric, judged, part.inside)
+            rows.append(
+                {
+                    "slice": part.name,
+                    "definition": part.definition,
+                    "split": predictions.split,
+                    "n": int(part.inside.sum()),
+                    "n_positive": counts[0],
+                    "metric": metric,
+                    "value": gap.value,
+                    "low": gap.low,
+                    "high": gap.high,
+                    "rest_value": gap.rest_value,
+                    "gap": gap.gap,
+                    "p_adjusted": np.nan,
+                    "p": gap.p,
+                    "is_slide": part.is_slide,
+                }
+            )
+    return pd.DataFrame(rows, columns=[*COLUMNS, "p", "is_slide"]).astype({"is_slide": bool, "p_adjusted": float})
+
+
+def run(
+    predictions: Path | str,
+    data_dir: Path | str,
+    out: Path | str,
+    *,
+    found_on: Path | str | None = None,
+    threshold: Threshold | None = None,
+) -> pd.DataFrame:
+    """Find weak slices and write `OUT/slices.csv` and `OUT/gallery.html`.
+
+    Args:
+        predictions: a predictions file of any split with labels.
+        data_dir: the data it was made on.
+        out: the folder to write to.
+        found_on: predictions of another split, normally valid, to search first; those of `predictions` then
+            confirm. None: `predictions` are searched themselves and nothing is confirmed.
+        threshold: decides which score is a positive call; None: 0.5, fixed beforehand.
+
+    Returns:
+        The table of `find_slices`.
+
+    Raises:
+        DataError: a file is missing or wrong, labels are missing, or predictions and data do not fit.
+        StorageError: `out` cannot be written.
+    """
+    from pcam.evaluation.gallery import ErrorGallery
+
+    threshold = threshold or fixed_threshold(0.5)
+    splits = available_splits(data_dir)
+    scored = [_open(path, data_dir) for path in (found_on, predictions) if path is not None]
+    shown = scored[-1]
+    # Edges need inputs only, so valid can fix them even where no prediction was made on it.
+    valid = input_features(open_split(data_dir, "valid")) if "valid" in splits else None
+    edges = None if valid is None else feature_edges(valid)
+    table = find_slices(*scored, threshold=threshold, edges=edges, edges_from="valid" if edges else "")
+    storage.write_text(Path(out) / "slices.csv", table.to_csv(index=False, lineterminator="\n"))
+    slices = {part.name: part.inside for part in candidates(shown.features, edges or feature_edges(shown.features))}
+    gallery = ErrorGallery(
+        shown.predictions,
+        open_split(data_dir, shown.predictions.split),
+        threshold=threshold.value,
+        features=shown.features,
+        slices={name: inside for name, inside in slices.items() if not name.startswith("slide ")},
+    )
+    storage.write_text(Path(out) / "gallery.html", gallery.to_page())
+    return table
+
+
+def _open(path: Path | str, data_dir: Path | str) -> Scored:
+    predictions = read_predictions(path)
+    predictions.labels  # noqa: B018  (unlabelled predictions are refused before anything is measured)
+    return Scored.of(predictions, open_split(data_dir, predictions.split))
