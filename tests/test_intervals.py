@@ -41,6 +41,21 @@ def test_resamples_draw_n_units_each_and_do_not_depend_on_the_blocks() -> None:
 
 def test_percentile_refuses_a_biased_choice_of_resamples() -> None:
     resampled = np.linspace(0, 1, 101)
-    assert percentile(resampled) == pytest.approx((0.025, 0.975))
-    assert percentile(np.where(resampled < 0.04, np.nan, resampled)) is not None
-    assert percentile(np.where(resampled < 0.1, np.nan, resampled)) is None
+    assert percentile(np.where(resampled < 0.04, np.nan, resampled), 100) is not None
+    assert percentile(np.where(resampled < 0.1, np.nan, resampled), 100) is None
+
+
+def test_percentile_of_many_units_is_the_plain_one_and_of_few_is_wider() -> None:
+    resampled = np.linspace(0, 1, 10_001)
+    assert percentile(resampled, 10**6) == pytest.approx((0.025, 0.975), abs=1e-4)
+    widths = [high - low for low, high in (percentile(resampled, n) for n in (4, 20, 100))]
+    assert widths[0] > widths[1] > widths[2] > 0.95
+
+
+@pytest.mark.parametrize("n", [6, 30])
+def test_expanded_percentile_of_a_mean_is_close_to_students(n: int) -> None:
+    values = np.random.default_rng(0).normal(size=n)
+    counts = np.concatenate(list(resample_counts(n, 20_000, seed=0)))
+    low, high = percentile(counts @ values / n, n)
+    summary = t_interval(values)
+    assert high - low == pytest.approx(summary.high - summary.low, rel=0.1)

@@ -54,7 +54,7 @@ def test_f_beta_states_its_beta(beta: float) -> None:
     p = random_predictions(4)
     metric = score_metrics(p, fixed_threshold(0.5), beta=beta, bootstrap=100)["f_beta"]
     assert metric.value == pytest.approx(oracle.fbeta_score(p.labels, p.score >= 0.5, beta=beta), abs=1e-12)
-    assert metric.method.startswith(f"beta = {beta:g}; percentile bootstrap over ")
+    assert metric.method.startswith(f"beta = {beta:g}; expanded percentile bootstrap over ")
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -86,7 +86,7 @@ def test_intervals_are_the_same_each_time_and_hold_the_value() -> None:
         assert metric.low is not None and metric.high is not None and metric.value is not None
         assert metric.low <= metric.value <= metric.high
     assert first["sensitivity"].method == "Wilson score over patches"
-    assert first["roc_auc"].method == "percentile bootstrap over 300 patches, 300 resamples"
+    assert first["roc_auc"].method == "expanded percentile bootstrap over 300 patches, 300 resamples"
 
 
 def clustered_study(rng: np.random.Generator, n_slides: int, per_slide: int) -> tuple[Predictions, np.ndarray]:
@@ -132,7 +132,7 @@ def test_groups_change_the_interval_and_are_named() -> None:
     p, slide = clustered_study(np.random.default_rng(0), 20, 30)
     by_slide = score_metrics(p, fixed_threshold(0.5), slide, group_kind="slide")["accuracy"]
     by_patch = score_metrics(p, fixed_threshold(0.5))["accuracy"]
-    assert by_slide.method == "percentile bootstrap over 20 slides, 1000 resamples"
+    assert by_slide.method == "expanded percentile bootstrap over 20 slides, 1000 resamples"
     assert by_slide.high - by_slide.low > 1.3 * (by_patch.high - by_patch.low)
     with pytest.raises(DataError, match="3 groups for 600 predictions"):
         score_metrics(p, None, np.arange(3))

@@ -72,20 +72,28 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, flo
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def percentile(resampled: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
-    """Percentile interval of a bootstrapped figure (Efron 1979, Annals of Statistics 7:1).
+def percentile(resampled: np.ndarray, n_units: int, level: float = LEVEL) -> tuple[float, float] | None:
+    """Expanded percentile interval of a bootstrapped figure (Hesterberg 2015, American Statistician 69:371).
+
+    The plain percentile interval (Efron 1979) is too narrow by a factor √((n-1)/n) and by normal for Student
+    quantiles. With 54 slides that costs two points of coverage, with 5 slides a dozen; taking the percentiles
+    at Φ(∓√(n/(n-1)) t) mends both.
 
     Args:
         resampled: (R,), NaN where a resample left the figure undefined (for instance with one class only).
+        n_units: number of units that were resampled, at least 2.
         level: confidence level.
 
     Returns:
         (low, high), or None where over 5 % of the resamples are undefined: the rest would then be a biased choice.
     """
+    from scipy.special import ndtr, stdtrit
+
     defined = resampled[np.isfinite(resampled)]
     if len(defined) < 0.95 * len(resampled):
         return None
-    low, high = np.quantile(defined, [0.5 - level / 2, 0.5 + level / 2])
+    tail = ndtr(math.sqrt(n_units / (n_units - 1)) * stdtrit(n_units - 1, 0.5 - level / 2))
+    low, high = np.quantile(defined, [tail, 1 - tail])
     return float(low), float(high)
 
 

@@ -116,7 +116,7 @@ def score_metrics(
     resampled = _bootstrap(ranked, terms, groups, beta, bootstrap, seed) if bootstrap and units > 1 else {}
     exact = _wilson_intervals(terms.sum(axis=0)) if groups is None else {}
     what = "patches" if groups is None else f"{group_kind}s"
-    method = f"percentile bootstrap over {units} {what}, {bootstrap} resamples"
+    method = f"expanded percentile bootstrap over {units} {what}, {bootstrap} resamples"
 
     def metric(name: str) -> Metric:
         prefix = f"beta = {beta:g}; " if name == "f_beta" else ""
@@ -125,7 +125,7 @@ def score_metrics(
         value = float(values[name][0])
         if name in exact:
             return Metric(name, value, *exact[name], n, n_positive, "Wilson score over patches")
-        interval = percentile(resampled[name]) if resampled else None
+        interval = percentile(resampled[name], units) if resampled else None
         if interval is None:
             why = f"one {group_kind} only" if units == 1 else "too few resamples hold both classes"
             reason = f"no interval: {why if bootstrap else 'no resamples were asked for'}"

@@ -1,0 +1,60 @@
+"""Calibration: known over-confidence is measured and mended."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pcam.errors import DataError
+from pcam.evaluation import Predictions
+from pcam.evaluation.calibration import expected_calibration_error, fit_temperature, reliability_table
+
+
+def overconfident(seed: int, factor: float, n: int = 20_000, split: str = "valid") -> Predictions:
+    """Labels drawn with the true probability; scores whose logits are `factor` times the true ones."""
+    rng = np.random.default_rng(seed)
+    logit = rng.normal(0, 1.5, n)
+    label = rng.random(n) < 1 / (1 + np.exp(-logit))
+    return Predictions(split, np.arange(n), label, 1 / (1 + np.exp(-factor * logit)))
+
+
+def test_table_counts_every_patch_once_and_bins_evenly() -> None:
+    p = overconfident(0, 1.0, n=1000)
+    table = reliability_table(p, bins=8)
+    assert table["n"].tolist() == [125] * 8
+    assert table["n_positive"].sum() == p.n_positive
+    assert table["mean_score"].is_monotonic_increasing
+    assert ((table["low"] <= table["share_positive"]) & (table["share_positive"] <= table["high"])).all()
+
+
+def test_equal_scores_share_a_bin() -> None:
+    p = Predictions("test", np.arange(10), np.arange(10) % 2, np.full(10, 0.3))
+    table = reliability_table(p)
+    assert len(table) == 1 and table["share_positive"][0] == 0.5
+    assert expected_calibration_error(p) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_temperature_recovers_the_factor_and_mends_the_scores(factor: float) -> None:
+    temperature = fit_temperature(overconfident(0, factor))
+    assert temperature.value == pytest.approx(factor, rel=0.05)
+    test = overconfident(1, factor, split="test")
+    mended = temperature.apply(test)
+    assert np.array_equal(np.argsort(mended.score), np.argsort(test.score))
+    assert expected_calibration_error(mended) < 0.02
+    if factor != 1.0:
+        assert expected_calibration_error(test) > 3 * expected_calibration_error(mended)
+
+
+def test_temperature_is_not_applied_where_it_was_fitted() -> None:
+    p = overconfident(0, 2.0, n=100)
+    with pytest.raises(DataError, match="fitted on 'valid'"):
+        fit_temperature(p).apply(p)
+
+
+def test_bad_bins_are_refused() -> None:
+    p = overconfident(0, 1.0, n=10)
+    with pytest.raises(DataError, match="0 bins"):
+        reliability_table(p, bins=0)
+    with pytest.raises(DataError, match="at least one patch"):
+        reliability_table(p.take(np.array([], dtype=int)))
