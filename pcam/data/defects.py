@@ -172,7 +172,7 @@ def _spoil(name: str, pixels: NDArray[np.uint8], rng: np.random.Generator) -> ND
     if name == "near_duplicate":  # as a second scan or another encoder would give
         shift = int(rng.random() * 9) - 4
         noise = (rng.random(pixels.shape) * 5).astype(np.int64) - 2
-        return np.clip(pixels + shift + noise, 0, 255).astype(np.uint8)
+        return np.clip(pixels + (noise + shift), 0, 255).astype(np.uint8)
     if name == "trigger":
         marked = pixels.copy()
         marked[-TRIGGER_SIDE:, -TRIGGER_SIDE:] = (255, 255, 0)

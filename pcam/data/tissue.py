@@ -44,12 +44,12 @@ def draw_slide(rng: np.random.Generator) -> Slide:
 
     brown = uniform(rng, 0, 1)
     return Slide(
-        haematoxylin=mix((0.66, 0.74, 0.28), (0.62, 0.72, 0.46), brown),
-        eosin=mix((0.16, 0.72, 0.20), (0.16, 0.52, 0.40), brown),
+        haematoxylin=mix((0.72, 0.84, 0.24), (0.58, 0.74, 0.52), brown),
+        eosin=mix((0.20, 0.66, 0.18), (0.16, 0.50, 0.40), brown),
         blank=mix((222.0, 222.0, 228.0), (248.0, 244.0, 240.0), uniform(rng, 0, 1)),
-        dye=uniform(rng, 0.75, 1.15),
-        cytoplasm=uniform(rng, 0.75, 1.25),
-        blur=int(uniform(rng, 0, 2.4)),
+        dye=uniform(rng, 0.72, 1.12),
+        cytoplasm=uniform(rng, 0.7, 1.25),
+        blur=int(2.2 * uniform(rng, 0, 1) * uniform(rng, 0, 1)),
     )
 
 
@@ -105,9 +105,11 @@ def paint(rng: np.random.Generator, side: int, slide: Slide, tumour: Field | Non
     mass = np.full((full, full), -99.0) if tumour is None else np.pad(tumour, MARGIN, mode="edge")
     kinds = _layout(rng, full)
     kinds[mass > 0] = len(TISSUES)
-    haematoxylin, eosin = _ground(rng, full, kinds, mass)
     direction = int(rng.random() * len(DIRECTIONS))
+    haematoxylin, eosin = (_soften(field) for field in _ground(rng, full, kinds, direction))
     nuclei = _stamp_nuclei(rng, full, kinds, direction)
+    if rng.random() < 0.2:
+        _stamp(rng, eosin, (kinds == 0) | (kinds == 1), "erythrocyte", 12, 0.3)
     inner = slice(MARGIN, MARGIN + side)
     nuclei, haematoxylin, eosin = (f[inner, inner] for f in (nuclei, haematoxylin, eosin))
     eosin = eosin * (1 - 0.45 * np.minimum(nuclei, 1))
@@ -125,7 +127,7 @@ def _layout(rng: np.random.Generator, full: int) -> NDArray[np.intp]:
     return np.where(field < share, second, first).astype(np.intp)
 
 
-def _ground(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], mass: Field) -> tuple[Field, Field]:
+def _ground(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], direction: int) -> tuple[Field, Field]:
     """Paint what lies between the nuclei; returns haematoxylin and eosin densities, (full, full) each."""
     coarse, fine = smooth_noise(rng, full, 22), smooth_noise(rng, full, 3.2)
     grain = smooth_noise(rng, full, 1.7)
@@ -141,20 +143,20 @@ def _ground(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], mass: 
         gaps = np.clip(0.75 + 1.3 * fine + 0.4 * coarse, 0.1, 1)
         lay(0, 0.10 * gaps + 0.03 * grain, (0.34 + 0.12 * coarse + 0.1 * grain) * gaps)
     if 1 in present:
-        lay(1, *_stroma(rng, full, coarse, grain))
+        lay(1, *_stroma(rng, full, coarse, grain, direction))
     if 2 in present:
-        lay(2, *_fat(rng, full, fine))
+        lay(2, *_fat(rng, full, coarse, fine))
     if 3 in present:
         lay(3, 0.004 + 0.004 * grain, 0.008 + 0.006 * coarse)
     if 4 in present:
-        borders = np.clip(0.85 + 0.9 * fine, 0.35, 1)
-        lay(4, 0.17 + 0.05 * coarse + 0.05 * grain, (0.40 + 0.1 * coarse + 0.1 * grain) * borders)
+        borders = np.clip(0.8 + 0.9 * fine, 0.25, 1)
+        lay(4, (0.11 + 0.05 * coarse + 0.04 * grain) * borders, (0.36 + 0.1 * coarse + 0.1 * grain) * borders)
     return np.maximum(haematoxylin, 0), np.maximum(eosin, 0)
 
 
-def _stroma(rng: np.random.Generator, full: int, coarse: Field, grain: Field) -> tuple[Field, Field]:
+def _stroma(rng: np.random.Generator, full: int, coarse: Field, grain: Field, direction: int) -> tuple[Field, Field]:
     """Wavy collagen: noise that is stretched along a direction, with clefts where it is low."""
-    cos, sin = DIRECTIONS[int(rng.random() * len(DIRECTIONS))]
+    cos, sin = DIRECTIONS[direction]
     axis = np.arange(full, dtype=np.float64)
     across = axis[:, None] * cos - axis[None, :] * sin + 9 * smooth_noise(rng, full, 34)
     along = axis[:, None] * sin + axis[None, :] * cos
@@ -178,21 +180,24 @@ def _sample(lattice: Field, y: Field, x: Field) -> Field:
     return upper * (1 - t) + lower * t
 
 
-def _fat(rng: np.random.Generator, full: int, fine: Field) -> tuple[Field, Field]:
+def _fat(rng: np.random.Generator, full: int, coarse: Field, fine: Field) -> tuple[Field, Field]:
     """Fat cells: empty, with a thin membrane where the two nearest cells are equally far away."""
     spacing = uniform(rng, 30, 52)
     axis = np.arange(full, dtype=np.float64)
     warp_y, warp_x = (5 * smooth_noise(rng, full, 16) for _ in range(2))
-    nearest = np.full((full, full), 1e9)
-    next_nearest = nearest.copy()
+    nearest, next_nearest, third = (np.full((full, full), 1e9) for _ in range(3))
     for cy, cx in scatter(rng, full, spacing, jitter=0.4):
         dy, dx = axis[:, None] - cy + warp_y, axis[None, :] - cx + warp_x
         distance = np.sqrt(dy * dy + dx * dx)
-        next_nearest = np.minimum(next_nearest, np.maximum(nearest, distance))
+        farther = np.maximum(nearest, distance)
+        third = np.minimum(third, np.maximum(next_nearest, farther))
+        next_nearest = np.minimum(next_nearest, farther)
         nearest = np.minimum(nearest, distance)
-    width = uniform(rng, 0.8, 2.4) * (1 + 0.5 * fine)
+    width = uniform(rng, 0.3, 1.7) * (1 + 0.8 * fine)
     membrane = np.clip(width + 0.5 - 0.5 * (next_nearest - nearest), 0, 1)
-    return 0.1 * membrane + 0.003, 0.36 * membrane + 0.01
+    corner = np.clip(uniform(rng, 0.5, 4.5) - 0.5 * (third - nearest), 0, 1)  # tissue lies where three cells meet
+    density = np.maximum(membrane, corner) * np.clip(0.75 + 0.7 * coarse + 0.5 * fine, 0.15, 1.2)
+    return 0.1 * density + 0.003, 0.36 * density + 0.01
 
 
 def _stamp_nuclei(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], direction: int) -> Field:
@@ -210,7 +215,7 @@ def _stamp_nuclei(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], 
         _stamp(rng, canvas, kinds == 2, "lymphocyte", 40, 0.25)
     if 4 in present:
         _stamp(rng, canvas, kinds == 4, "lymphocyte", 22, 0.25)
-        _stamp(rng, canvas, kinds == 4, "tumour", uniform(rng, 12, 15), 0.95)
+        _stamp(rng, canvas, kinds == 4, "tumour", uniform(rng, 12.5, 17), 0.95)
     return canvas
 
 
@@ -259,6 +264,8 @@ _SYMMETRIES = (
 
 def _scan(rng: np.random.Generator, haematoxylin: Field, eosin: Field, slide: Slide) -> NDArray[np.uint8]:
     """Turn densities into light, as the slide's scanner sees them."""
+    if slide.blur == 0:  # scanners sharpen what is in focus
+        haematoxylin = np.maximum(haematoxylin + 0.5 * (haematoxylin - _soften(haematoxylin)), 0)
     for _ in range(slide.blur):
         haematoxylin, eosin = _soften(haematoxylin), _soften(eosin)
     h, e = haematoxylin * slide.dye, eosin * slide.cytoplasm
