@@ -1,0 +1,223 @@
+"""Staging and building: executed chapters and pages come together in an ignored folder, and the book is built there.
+
+Nothing tracked is written. The build treats every warning as an error (a failing cell or a page that is missing
+from the table of contents is only a warning to Jupyter Book), always starts clean (an incremental one would not
+repeat the warnings of pages that did not change), and replaces the finished book only when it succeeded.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from nbformat import NotebookNode
+
+from pcam.config import project_root
+from pcam.errors import JournalError
+from pcam.journal import fragments
+from pcam.journal.evidence import Evidence, load_evidence
+from pcam.journal.notebooks import chapter_source, failed_path, read_notebook, source_digest, write_notebook
+from pcam.journal.plan import Plan, open_plan, work_root
+from pcam.journal.questions import QUESTIONS, Question
+from pcam.storage import make_folder, sha256_file, write_json, write_text
+
+_NOT_PAGES = ("_toc.yml", "_generated", "questions", "_build", "evidence")
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A chapter as it was executed: notebook and evidence, and what speaks against publishing it ("" if nothing)."""
+
+    question: Question
+    path: Path
+    problem: str
+    notebook: NotebookNode | None = None
+    evidence: Evidence | None = None
+
+    @property
+    def mend(self) -> str:
+        """The command that executes the chapter again."""
+        return f"pcam journal run {self.question.name}"
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of `pcam journal status`: the chapter, its state, and what it stands on."""
+
+    chapter: str
+    state: str
+    answered: str
+    data_kind: str
+    runs: int
+
+    def __str__(self) -> str:
+        stands_on = f"{self.answered} parts answered, {self.runs} runs, {self.data_kind} data" if self.answered else ""
+        return f"{self.chapter:20} {self.state}{'; ' if stands_on else ''}{stands_on}"
+
+
+def executed(question: Question, work: Path) -> Executed:
+    """Return a chapter's executed notebook and evidence, and the first thing that makes them unfit for the book.
+
+    Args:
+        question: the chapter.
+        work: the journal's work folder.
+    """
+    path = work / "executed" / f"{question.name}.ipynb"
+    if not path.exists():
+        failed = failed_path(path)
+        return Executed(question, path, f"failed; see {failed}" if failed.exists() else "not executed")
+    record = path.with_suffix(".json")
+    if not record.exists():
+        return Executed(question, path, "no evidence")
+    notebook, evidence = read_notebook(path), load_evidence(record)
+    return Executed(question, path, _problem(question, notebook, evidence, record, work), notebook, evidence)
+
+
+def _problem(question: Question, notebook: NotebookNode, evidence: Evidence, record: Path, work: Path) -> str:
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    stamp = notebook.metadata.get("pcam", {})
+    silent = set(question.parts) - set(evidence.answers) - set(evidence.open_parts)
+    unfinished = [run for run in evidence.runs if fragments.run_state(work, run) != "completed"]
+    checks = (
+        (any(cell.execution_count is None for cell in code), "a cell was not executed"),
+        (any(o.output_type == "error" for cell in code for o in cell.outputs), "a cell raised an error"),
+        (stamp.get("evidence") != sha256_file(record), "its evidence was changed after it was executed"),
+        (stamp.get("source") != source_digest(notebook), "its cells were changed after it was executed"),
+        (
+            stamp.get("source") != source_digest(read_notebook(chapter_source(question))),
+            "out of date: its source changed",
+        ),
+        (bool(silent), f"part {min(silent, default='')} is not answered"),
+        (bool(unfinished), f"it cites run {(unfinished or [''])[0]}, which is not completed"),
+    )
+    return next((problem for bad, problem in checks if bad), "")
+
+
+def status(data_dir: Path | str | None = None) -> list[Status]:
+    """Say of each chapter what it stands on.
+
+    Raises:
+        DataError: no such data.
+    """
+    rows = []
+    # Asking for the status must not make a sample.
+    work = open_plan(data_dir).work if data_dir else work_root() / "sample"
+    for question in QUESTIONS.values():
+        chapter = executed(question, work)
+        evidence = chapter.evidence
+        answered = f"{len(evidence.answers)} of {len(question.parts)}" if evidence else ""
+        kind, runs = (evidence.data_kind, len(evidence.runs)) if evidence else ("", 0)
+        rows.append(Status(question.name, chapter.problem or "ready", answered, kind, runs))
+    return rows
+
+
+def verified_chapters(work: Path) -> dict[str, Executed]:
+    """Return every chapter by name, all of them fit for the book.
+
+    Raises:
+        JournalError: one is not; the line says why and how to mend it.
+    """
+    chapters = {name: executed(question, work) for name, question in QUESTIONS.items()}
+    bad = [chapter for chapter in chapters.values() if chapter.problem]
+    if bad:
+        more = f" (and {len(bad) - 1} more; see 'pcam journal status')" if len(bad) > 1 else ""
+        raise JournalError(f"{bad[0].question.name}: {bad[0].problem}; run '{bad[0].mend}'{more}")
+    return chapters
+
+
+def published_form(notebook: NotebookNode) -> NotebookNode:
+    """Return an executed notebook as a page: without the injected cell, which names a folder of this machine."""
+    page = NotebookNode(notebook.copy())
+    page["metadata"] = NotebookNode({key: value for key, value in notebook.metadata.items() if key != "pcam"})
+    page["cells"] = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    return page
+
+
+def write_generated(chapters: dict[str, Executed], work: Path, folder: Path) -> list[Path]:
+    """Write the generated fragments into a folder and return their paths."""
+    evidence = {name: c.evidence for name, c in chapters.items() if c.evidence is not None}
+    texts = {
+        "answers.md": fragments.answers(evidence),
+        "banner.md": fragments.banner(evidence),
+        "runs.md": fragments.runs(evidence, work),
+    }
+    return [write_text(folder / name, text) for name, text in texts.items()]
+
+
+def stage(plan: Plan) -> Path:
+    """Put pages, chapters and generated fragments together in `stage/` of the work folder and return it.
+
+    Raises:
+        JournalError: a chapter is not fit for the book.
+    """
+    chapters = verified_chapters(plan.work)
+    root, folder = project_root(), plan.work / "stage"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(root / "book", folder, ignore=shutil.ignore_patterns(*_NOT_PAGES))
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(root / name, folder / name)
+    for name, chapter in chapters.items():
+        assert chapter.notebook is not None  # verified_chapters() read it
+        write_notebook(folder / "questions" / f"{name}.ipynb", published_form(chapter.notebook))
+    write_generated(chapters, plan.work, folder / "_generated")
+    return folder
+
+
+def build(data_dir: Path | str | None = None) -> Path:
+    """Stage and build the book, and return its first page in `_build/html/`.
+
+    Args:
+        data_dir: the data folder whose journal is shown; None: the synthetic sample.
+
+    Raises:
+        JournalError: a chapter is not fit, or the build warned; the book that was there before is left as it was.
+    """
+    plan = open_plan(data_dir)
+    folder = stage(plan)
+    out = plan.work / "html"
+    shutil.rmtree(out, ignore_errors=True)
+    html = run_jupyter_book(folder, out, plan.work / "build.log")
+    edition = {"journal": plan.work.name, "data_kind": plan.kind, "chapters": sorted(QUESTIONS)}
+    # The workflow sees by this file whose book is on show, and that it is there.
+    write_json(html / f"edition-{plan.work.name}.json", edition)
+    shown = project_root() / "_build" / "html"
+    swap(html, shown)
+    return shown / "index.html"
+
+
+def run_jupyter_book(folder: Path, out: Path, log: Path) -> Path:
+    """Build the book in `folder` with warnings as errors and return the folder of its pages.
+
+    Raises:
+        JournalError: it warned or failed; the line gives the first warning and the log.
+    """
+    command = [sys.executable, "-m", "jupyter_book", "build", str(folder), "--path-output", str(out)]
+    command += ["--all", "-W", "--keep-going", "--quiet"]
+    make_folder(out)
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        worst = next((line for line in lines if "WARNING" in line or "ERROR" in line), (lines or ["no output"])[-1])
+        raise JournalError(f"the book was not built: {worst.replace(f'{folder}/', '')}; see {log}")
+    return out / "_build" / "html"
+
+
+def swap(new: Path, shown: Path) -> None:
+    """Put a finished folder in the place of the one on show, which is there, old or new, at any moment but one.
+
+    A folder cannot be renamed over another; the copy is made beside it first, so that all that remains between
+    old and new is two renames.
+    """
+    fresh, old = shown.with_name(f".{shown.name}-new"), shown.with_name(f".{shown.name}-old")
+    for folder in (fresh, old):
+        shutil.rmtree(folder, ignore_errors=True)
+    make_folder(shown.parent)
+    shutil.copytree(new, fresh)
+    if shown.exists():
+        shown.rename(old)
+    fresh.rename(shown)
+    shutil.rmtree(old, ignore_errors=True)
