@@ -21,6 +21,7 @@ LEVELS = [
     {"evaluation"},
     {"audit", "benchmark"},
     {"journal"},
+    {"verbs"},
     {"cli"},
 ]
 RANK = {part: rank for rank, level in enumerate(LEVELS) for part in level}
