@@ -82,12 +82,13 @@ def work_root() -> Path:
     return Path(os.environ.get("PCAM_WORK") or project_root() / "_work").resolve()
 
 
-def open_plan(data_dir: Path | str | None = None, root: Path | str | None = None) -> Plan:
+def open_plan(data_dir: Path | str | None = None, root: Path | str | None = None, *, make: bool = True) -> Plan:
     """Open the journal of a data folder; without one, that of the synthetic sample, which is made if need be.
 
     Args:
         data_dir: a folder of PCam-format files; None or empty: the sample.
         root: the folder of generated things; None or empty: `work_root()`.
+        make: make a sample that is missing; without it only its place is named.
 
     Raises:
         DataError: the folder holds no PCam files.
@@ -100,8 +101,8 @@ def open_plan(data_dir: Path | str | None = None, root: Path | str | None = None
         work = root / f"{folder.name}-{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}"
     else:
         work = root / "sample"
-        folder = _sample(work)
-    kind = data_kind(folder)
+        folder = _sample(work) if make else work / "data"
+    kind = data_kind(folder) if data_dir else "synthetic"
     return Plan(folder, work, kind, _planned_runs(kind))
 
 
