@@ -20,7 +20,7 @@ from pcam.errors import JournalError, did_you_mean
 from pcam.journal.evidence import Evidence, load_evidence, typed_numbers
 from pcam.journal.fragments import run_state
 from pcam.journal.notebooks import read_notebook
-from pcam.journal.plan import open_plan, work_root
+from pcam.journal.plan import open_plan
 from pcam.journal.questions import QUESTIONS, Question
 
 WHOLE_JOURNAL = "journal"
@@ -209,7 +209,7 @@ def check_evidence(question: Question, evidence: Evidence, work: Path | None) ->
 
 
 def _check_all_evidence(data_dir: Path | str | None) -> list[Finding]:
-    work = open_plan(data_dir).work if data_dir else work_root() / "sample"
+    work = open_plan(data_dir, make=False).work
     executed = work / "executed"
     # A fresh clone has no work folder: then it is the committed book that must hold.
     folder, runs = (executed, work) if any(executed.glob("*.json")) else (project_root() / "book" / "evidence", None)

@@ -31,7 +31,7 @@ def publish(data_dir: Path | str | None = None) -> list[Path]:
         JournalError: a chapter is not executed, is out of date, has an unbound number, an unanswered part or
             cites a run that is not completed; nothing has been written then.
     """
-    plan = open_plan(data_dir)
+    plan = open_plan(data_dir, make=False)
     chapters = verified_chapters(plan.work)
     for chapter in chapters.values():
         assert chapter.notebook is not None and chapter.evidence is not None  # verified_chapters() read them

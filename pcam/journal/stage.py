@@ -20,7 +20,7 @@ from pcam.errors import JournalError
 from pcam.journal import fragments
 from pcam.journal.evidence import Evidence, load_evidence
 from pcam.journal.notebooks import chapter_source, failed_path, read_notebook, source_digest, write_notebook
-from pcam.journal.plan import Plan, open_plan, work_root
+from pcam.journal.plan import Plan, open_plan
 from pcam.journal.questions import QUESTIONS, Question
 from pcam.storage import make_folder, sha256_file, write_json, write_text
 
@@ -103,8 +103,7 @@ def status(data_dir: Path | str | None = None) -> list[Status]:
         DataError: no such data.
     """
     rows = []
-    # Asking for the status must not make a sample.
-    work = open_plan(data_dir).work if data_dir else work_root() / "sample"
+    work = open_plan(data_dir, make=False).work
     for question in QUESTIONS.values():
         chapter = executed(question, work)
         evidence = chapter.evidence
@@ -175,7 +174,7 @@ def build(data_dir: Path | str | None = None) -> Path:
     Raises:
         JournalError: a chapter is not fit, or the build warned; the book that was there before is left as it was.
     """
-    plan = open_plan(data_dir)
+    plan = open_plan(data_dir, make=False)
     folder = stage(plan)
     out = plan.work / "html"
     shutil.rmtree(out, ignore_errors=True)
