@@ -1,0 +1,86 @@
+"""Random changes of training patches, for a whole batch at once.
+
+A tumour stays a tumour when its patch is mirrored or turned, and when the stain is a little paler: these
+changes keep the label. The eight symmetries move bytes, so they act on the uint8 patches; colour is an affine
+map of each patch's RGB values, so one batched matrix product does brightness, contrast and saturation together.
+All random numbers come from one small CPU generator: the same patch is changed in the same way on any device.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from pcam.config import AugmentConfig
+
+_LUMA = (0.299, 0.587, 0.114)  # weights of R, G, B in brightness, ITU-R BT.601
+
+
+def augment(patches: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> torch.Tensor:
+    """Return a changed copy of a batch, in the form that a model takes.
+
+    Args:
+        patches: uint8 (B, H, H, 3), RGB.
+        config: which changes, and how strong.
+        generator: a CPU generator; the numbers drawn from it do not depend on which changes are on.
+
+    Returns:
+        float32 (B, 3, H, H) in 0..255, in channels-last memory order.
+    """
+    n = len(patches)
+    # Drawn always and together, so that switching one change off leaves the others as they were.
+    symmetry = torch.randint(8, (n,), generator=generator)
+    jitter = torch.rand(n, 3, generator=generator) * 2 - 1
+    if not config.rotate:
+        symmetry = symmetry - symmetry % 4
+    if not config.flip:
+        symmetry = symmetry % 4
+    if config.flip or config.rotate:
+        patches = apply_symmetries(patches, symmetry)
+    values = to_channels_first(patches)
+    return jitter_color(values, jitter.to(values.device) * config.color) if config.color else values
+
+
+def to_channels_first(patches: torch.Tensor) -> torch.Tensor:
+    """Return uint8 (B, H, W, 3) as float32 (B, 3, H, W) in 0..255: channels-last order, so nothing is moved."""
+    return patches.permute(0, 3, 1, 2).float()
+
+
+def apply_symmetries(patches: torch.Tensor, symmetry: torch.Tensor) -> torch.Tensor:
+    """Return a copy of each patch under one of the eight symmetries of the square.
+
+    Args:
+        patches: (B, H, H, 3).
+        symmetry: int64 (B,): value % 4 quarter turns, then mirrored left to right where it is 4 or more.
+    """
+    out = torch.empty_like(patches)
+    for kind in range(8):
+        rows = (symmetry == kind).nonzero().squeeze(1).to(patches.device)
+        if len(rows):
+            turned = torch.rot90(patches[rows], kind % 4, dims=(1, 2))
+            out[rows] = turned.flip(2) if kind >= 4 else turned
+    return out
+
+
+def jitter_color(values: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    """Change brightness, contrast and saturation of each patch.
+
+    With b, c, s in [-1, 1] times the strength: x ← (1+b)·x; then away from or towards the patch's mean
+    brightness by 1+c; then away from or towards each pixel's own brightness by 1+s. Values are kept in 0..255.
+
+    Args:
+        values: float32 (B, 3, H, W) in 0..255, channels-last.
+        strength: float32 (B, 3): b, c and s of each patch.
+    """
+    n, channels, height, width = values.shape
+    bright, contrast, saturation = (1 + strength).unbind(1)
+    luma = values.new_tensor(_LUMA)
+    mean = values.mean((2, 3)) @ luma * bright
+    # Both steps are linear in RGB: scale · (s·I + (1 - s)·[luma luma luma]) with an offset from the mean.
+    identity = torch.eye(channels, device=values.device)
+    grey = luma[:, None].expand(channels, channels)
+    saturate = saturation[:, None, None] * identity + (1 - saturation)[:, None, None] * grey
+    matrix = (bright * contrast)[:, None, None] * saturate
+    offset = ((1 - contrast) * mean)[:, None, None].expand(n, 1, channels)
+    pixels = values.permute(0, 2, 3, 1).reshape(n, height * width, channels)
+    changed = torch.baddbmm(offset, pixels, matrix).clamp_(0, 255)
+    return changed.view(n, height, width, channels).permute(0, 3, 1, 2)

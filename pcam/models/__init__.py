@@ -1,0 +1,27 @@
+"""The classifiers, and the table of their names."""
+
+from __future__ import annotations
+
+from pcam.config import ModelConfig
+from pcam.errors import ConfigError, did_you_mean
+from pcam.models.base import PatchClassifier
+from pcam.models.cnn import CNN
+from pcam.models.mlp import MLP
+
+MODELS: dict[str, type[CNN] | type[MLP]] = {"cnn": CNN, "mlp": MLP}
+
+__all__ = ["MODELS", "PatchClassifier", "build"]
+
+
+def build(config: ModelConfig) -> PatchClassifier:
+    """Make a model with fresh random weights from torch's global generator.
+
+    Returns:
+        a module from normalised float (B, 3, 96, 96) to logits (B,).
+
+    Raises:
+        ConfigError: no model has that name.
+    """
+    if config.name not in MODELS:
+        raise ConfigError(f"unknown model.name '{config.name}'{did_you_mean(config.name, MODELS)}")
+    return MODELS[config.name](config)

@@ -1,0 +1,38 @@
+"""The baseline: one hidden layer on a shrunken patch.
+
+It sees where colours are and nothing of texture or shape. What a network with convolutions gains is measured
+against it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from pcam.config import ModelConfig
+from pcam.data.format import PATCH_SHAPE
+from pcam.models.base import PatchClassifier
+
+_POOL = 4  # 96 → 24 pixels a side: 1,728 inputs instead of 27,648
+
+
+class MLP(PatchClassifier):
+    """Mean over 4×4 pixels, then linear, ReLU, dropout, linear; uses `hidden` and `dropout`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        height, width, channels = PATCH_SHAPE
+        inputs = (height // _POOL) * (width // _POOL) * channels
+        self.body = nn.Sequential(
+            nn.AvgPool2d(_POOL),
+            nn.Flatten(),
+            nn.Linear(inputs, config.hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(config.dropout),
+        )
+        self.head = nn.Linear(config.hidden, 1)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Return logits (B,) of normalised patches float (B, 3, 96, 96)."""
+        logits: torch.Tensor = self.head(self.body(patches))
+        return logits.squeeze(1)

@@ -1,0 +1,206 @@
+"""From a configuration and a data folder to a completed run: claim, record, seed, train, seal."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+import pcam
+from pcam.config import Config, dump_yaml
+from pcam.data.format import Split, data_kind, open_split
+from pcam.data.loader import Loader, subset_indices
+from pcam.errors import DataError, PcamError, RunError
+from pcam.models import PatchClassifier, build
+from pcam.provenance import cpu_name, git_state, hardware, lock_hash, slurm_job
+from pcam.storage import ClaimedError, claim, sha256_file, write_bytes, write_json, write_text
+from pcam.training.checkpoint import checkpoint_folders, read_weights, weights_bytes
+from pcam.training.loop import fit
+from pcam.training.runs import MODEL_FILE, Run, code_version, identity, split_record
+from pcam.training.seeds import Seeds, choose_device, reproducible, seed_generators
+from pcam.training.stop import Interrupted, StopRequest
+
+_LOG = logging.getLogger(__name__)
+_WAIT_SECONDS = 0.5
+
+
+def train(
+    config: Config,
+    data_dir: Path | str,
+    runs_dir: Path | str = "runs",
+    *,
+    resume: bool = False,
+    wait: bool = False,
+    progress: bool = True,
+    seeds: Seeds | None = None,
+) -> Run:
+    """Return the completed run of a configuration on a data folder, training it unless it is there already.
+
+    Args:
+        config: what to train, and how.
+        data_dir: a folder of PCam-format files with the training and the validation split.
+        runs_dir: where run folders are kept.
+        resume: continue a run that was interrupted or failed.
+        wait: when another process of this machine is at work on the same run, wait for it.
+        progress: show a progress bar; else epochs are logged, one line each.
+        seeds: other than `Seeds.of(config.seed)`, for experiments that switch a control off.
+
+    Raises:
+        DataError: a split is missing or breaks the contract, or has only one class.
+        RunError: the run was interrupted or failed and `resume` is not set, or another process holds it.
+        TrainingFailed: the loss became NaN; the run is marked failed with this reason.
+        Interrupted: a signal came; the run is saved and marked interrupted.
+    """
+    device = choose_device(config.train.device)
+    seeds = seeds or Seeds.of(config.seed)
+    splits = [open_split(data_dir, name) for name in (config.data.train_split, config.data.valid_split)]
+    records = {split.name: split_record(split) for split in splits}
+    nonce = secrets.token_hex(8) if seeds.off else ""
+    run = Run(Path(runs_dir) / identity(config, {name: r["fingerprint"] for name, r in records.items()}, nonce))
+    if _is_completed(run):
+        return run
+    while True:
+        try:
+            with claim(run.path / "claim"):
+                if not _is_completed(run):
+                    _refuse_unfinished(run, resume)
+                    data = {"directory": str(Path(data_dir).resolve()), "kind": data_kind(data_dir), "splits": records}
+                    write_json(run.path / "data.json", data)
+                    _train_claimed(run, config, splits, seeds, device, progress)
+            return run
+        except ClaimedError as error:
+            if not (wait and error.alive):
+                raise RunError(str(error)) from error
+            time.sleep(_WAIT_SECONDS)
+
+
+def load_model(run: Run) -> PatchClassifier:
+    """Return a completed run's model in evaluation mode, on the CPU; see `PatchClassifier.predict_logits`.
+
+    Raises:
+        RunError: the run is not completed, or its weights are not those that it recorded.
+    """
+    if run.state != "completed":
+        raise RunError(f"{run.path}: the run is {run.state}; only a completed run has a model")
+    with torch.random.fork_rng(devices=[]):  # the first weights are drawn and overwritten: no trace of that
+        model = build(run.config.model)
+    model.load_state_dict(read_weights(run.path / MODEL_FILE, run.final["sha256"]))
+    return model.eval()
+
+
+def _is_completed(run: Run) -> bool:
+    return (run.path / "status.json").exists() and run.state == "completed"
+
+
+def _refuse_unfinished(run: Run, resume: bool) -> None:
+    if resume or not (run.path / "status.json").exists():
+        return
+    status = run.status
+    if status["state"] == "claimed":  # it died before its first step: nothing to continue
+        return
+    state = "interrupted" if status["state"] == "running" else status["state"]
+    reason = f" ({status['reason']})" if status.get("reason") else ""
+    raise RunError(f"{run.path}: this run was {state}{reason}; continue it with --resume, or remove the folder")
+
+
+def _train_claimed(
+    run: Run, config: Config, splits: list[Split], seeds: Seeds, device: torch.device, progress: bool
+) -> None:
+    """Train in a folder that this process has claimed, and leave its final state there."""
+    for stray in run.path.rglob(".*.tmp*"):  # half-written by a process that was killed; nobody else writes here
+        shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+    resumed = bool(checkpoint_folders(run.path / "checkpoints"))
+    run.write_status("claimed")
+    write_text(run.path / "config.yaml", dump_yaml(config))
+    stop = StopRequest()
+    controlled = reproducible(seeds, config.train.deterministic, config.train.threads)
+    with _recorded(run), stop.listening(), controlled as controls:
+        write_json(run.path / "environment.json", environment(device, controls, resumed))
+        model = build(config.model).to(device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        train_set, valid_set = _loaders(config, splits, device)
+        model.set_normalisation(*train_set.channel_statistics())
+        seed_generators(seeds.library)
+        run.write_status("running")
+        end = fit(config, run.path, model, train_set, valid_set, seeds, stop, progress)
+        write_bytes(run.path / MODEL_FILE, weights_bytes(model.state_dict(), config.model))
+        sha256 = sha256_file(run.path / MODEL_FILE)
+        write_text(run.path / f"{MODEL_FILE}.sha256", f"{sha256}  {MODEL_FILE}\n")
+        epochs = run.epochs
+        chosen = epochs[end.best_epoch] if config.train.patience else epochs[-1]
+        final = {key: value for key, value in chosen.items() if key not in ("kind", "seconds")}
+        seconds = round(sum(row["seconds"] for row in epochs), 3)
+        run.write_status("completed", final={**final, "steps": end.step, "seconds": seconds, "sha256": sha256})
+
+
+def _loaders(config: Config, splits: list[Split], device: torch.device) -> tuple[Loader, Loader]:
+    train_split, valid_split = splits
+    indices = subset_indices(len(train_split), config.data.max_train, config.seed)
+    size, workers = config.train.batch_size, config.data.workers
+    train_set = Loader(train_split, size, indices=indices, workers=workers, device=device)
+    if len(np.unique(train_set.labels)) < 2:
+        raise DataError(
+            f"{train_split.directory}: {train_split.name}: all {len(indices)} labels are {train_set.labels[0]}; "
+            "training needs patches of both classes"
+        )
+    return train_set, Loader(valid_split, max(size, 256), workers=workers, device=device)
+
+
+@contextmanager
+def _recorded(run: Run) -> Iterator[None]:
+    """Leave the run's state and the reason in status.json however the block ends."""
+    try:
+        yield
+    except Interrupted as error:
+        run.write_status("interrupted", reason=str(error))
+        error.args = (f"{run.path}: {error}; continue it with --resume",)
+        raise
+    except PcamError as error:
+        run.write_status("failed", reason=str(error))
+        raise
+    except BaseException as error:
+        run.write_status("failed", reason=f"{type(error).__name__}: {error}")
+        raise
+
+
+def environment(device: torch.device, controls: dict[str, Any], resumed: bool) -> dict[str, Any]:
+    """Return what environment.json keeps: versions, hardware, controls, commit, lock and cluster job.
+
+    Args:
+        device: where the run computes.
+        controls: what `reproducible` has set.
+        resumed: whether the run goes on from a checkpoint.
+    """
+    git = git_state()
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            "pcam": pcam.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "h5py": h5py.__version__,
+        },
+        "platform": platform.platform(),
+        "hardware": hardware(),
+        "cpu": cpu_name(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "controls": controls,
+        "commit": git.commit,
+        "dirty": git.dirty,
+        "code_version": code_version(),
+        "lock_sha256": lock_hash(),
+        "slurm": slurm_job(),
+        "command": sys.argv,
+        "resumed": resumed,
+    }

@@ -1,0 +1,209 @@
+"""The training loop, top to bottom: order, augmentation, forward, backward, clip, step, log, validate, save.
+
+Everything that the next step depends on is in the model, the optimiser, the global generators and one small
+`Position`; all four are in every checkpoint, so that a run which was stopped anywhere ends in the same bits
+as one which was not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import signal
+import time
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+from tqdm import tqdm
+
+from pcam.config import Config, TrainConfig
+from pcam.data.augment import augment
+from pcam.data.loader import Loader, augment_generator
+from pcam.errors import RunError
+from pcam.models import PatchClassifier
+from pcam.storage import append_lines, write_text
+from pcam.training.checkpoint import load_last, save_checkpoint
+from pcam.training.schedule import PLATEAU_FACTOR, PLATEAU_PATIENCE, learning_rate
+from pcam.training.seeds import Seeds, generator_states, restore_generators
+from pcam.training.stop import Interrupted, StopRequest
+from pcam.training.validate import validate
+
+_LOG = logging.getLogger(__name__)
+
+
+class TrainingFailed(RunError):
+    """Training cannot go on: a loss is no longer a number."""
+
+
+@dataclass
+class Position:
+    """Where a run stands and what it has seen: all of its state that is not tensors.
+
+    Attributes:
+        epoch, batch: the next batch, and of which epoch, from 0.
+        step: optimiser steps done.
+        loss_sum, n_seen: sum of the losses and number of patches so far in this epoch.
+        best_loss, best_epoch, bad_epochs: lowest valid loss, its epoch, epochs since then.
+        plateau, plateau_bad: the plateau schedule's factor, and epochs that count towards its next fall.
+        lines: lines written to metrics.jsonl.
+        seconds: time spent in this epoch before an interruption.
+        done: the last epoch is over.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    n_seen: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    bad_epochs: int = 0
+    plateau: float = 1.0
+    plateau_bad: int = 0
+    lines: int = 0
+    seconds: float = 0.0
+    done: bool = False
+
+
+def fit(
+    config: Config,
+    folder: Path,
+    model: PatchClassifier,
+    train: Loader,
+    valid: Loader,
+    seeds: Seeds,
+    stop: StopRequest,
+    progress: bool = False,
+) -> Position:
+    """Train a model, from its last checkpoint if there is one, and leave it in its final state.
+
+    The final model is the last epoch's, or the one with the lowest valid loss where a patience is set.
+
+    Args:
+        config: the run's configuration.
+        folder: the run folder; metrics.jsonl and checkpoints/ are written in it.
+        model: on its device, with its first weights and its normalisation.
+        train: training patches.
+        valid: validation patches.
+        seeds: of order and augmentation; the global generators are seeded already.
+        stop: asked after every step.
+        progress: show a bar with the time left; else log one line an epoch.
+
+    Returns:
+        Where the run ended.
+
+    Raises:
+        TrainingFailed: a loss became NaN or infinite.
+        Interrupted: a signal came; the run was saved first.
+    """
+    settings, metrics = config.train, folder / "metrics.jsonl"
+    optimiser = make_optimiser(model, settings)
+    here, best = Position(), None
+    loaded = load_last(folder / "checkpoints")
+    if loaded:
+        weights, best, state = loaded
+        model.load_state_dict(weights)
+        optimiser.load_state_dict(state["optimiser"])
+        restore_generators(state["generators"])
+        here = Position(**state["position"])
+    _keep_lines(metrics, here.lines)
+
+    def save() -> None:
+        state = {"optimiser": optimiser.state_dict(), "generators": generator_states(), "position": asdict(here)}
+        save_checkpoint(folder / "checkpoints", here.step, model.state_dict(), best, state, config.model)
+
+    def log(kind: str, row: dict[str, Any]) -> None:
+        append_lines(metrics, [json.dumps({"kind": kind, **row}, allow_nan=False)])
+        here.lines += 1
+
+    total = len(train) * settings.epochs
+    bar = tqdm(total=total, initial=here.step, disable=not progress, unit="step", dynamic_ncols=True)
+    while not here.done:
+        started = time.perf_counter() - here.seconds
+        model.train()
+        for batch in train.epoch(seeds.order, here.epoch, start=here.batch):
+            rate = learning_rate(settings, here.step, total, here.plateau)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            generator = augment_generator(seeds.augmentation, here.epoch, here.batch)
+            inputs = model.normalise(augment(batch.patches, settings.augment, generator))
+            with torch.autocast(train.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                logits = model(inputs).float()
+            targets = batch.labels.float() * (1 - settings.label_smoothing) + settings.label_smoothing / 2
+            loss = binary_cross_entropy_with_logits(logits, targets)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip or math.inf).item()
+            value = _finite(loss.item(), "loss", here, settings)
+            optimiser.step()
+            if here.step % settings.log_every == 0:
+                log("step", {"step": here.step, "epoch": here.epoch, "loss": value, "grad_norm": norm, "lr": rate})
+            here.loss_sum += value * len(targets)
+            here.n_seen += len(targets)
+            here.step += 1
+            here.batch += 1
+            bar.update()
+            if stop.number is not None:
+                here.seconds = time.perf_counter() - started
+                save()
+                name = signal.Signals(stop.number).name
+                raise Interrupted(f"stopped by {name} after step {here.step} of {total}", stop.number)
+
+        scores = validate(model, valid)
+        valid_loss = _finite(scores["valid_loss"], "valid loss", here, settings)
+        train_loss, seconds = here.loss_sum / here.n_seen, time.perf_counter() - started
+        row = {"epoch": here.epoch, "train_loss": train_loss, **scores, "lr": optimiser.param_groups[0]["lr"]}
+        log("epoch", {**row, "seconds": round(seconds, 3)})
+        line = f"epoch {here.epoch + 1}/{settings.epochs}: train loss {train_loss:.4f}, valid loss {valid_loss:.4f}"
+        if progress:
+            bar.set_description(line, refresh=False)
+        else:
+            _LOG.info("%s, %.1f s", line, seconds)
+        if valid_loss < here.best_loss:
+            here.best_loss, here.best_epoch, here.bad_epochs, here.plateau_bad = valid_loss, here.epoch, 0, 0
+            best = deepcopy(model.state_dict()) if settings.patience else None
+        else:
+            here.bad_epochs += 1
+            here.plateau_bad += 1
+        if here.plateau_bad > PLATEAU_PATIENCE:
+            here.plateau, here.plateau_bad = here.plateau * PLATEAU_FACTOR, 0
+        here.epoch, here.batch, here.loss_sum, here.n_seen, here.seconds = here.epoch + 1, 0, 0.0, 0, 0.0
+        out_of_patience = settings.patience is not None and here.bad_epochs >= settings.patience
+        here.done = out_of_patience or here.epoch == settings.epochs
+        if here.done or here.epoch % settings.checkpoint_every == 0:
+            save()
+    bar.close()
+    if best is not None:
+        model.load_state_dict(best)
+    return here
+
+
+def make_optimiser(model: PatchClassifier, settings: TrainConfig) -> torch.optim.Optimizer:
+    """Return the optimiser that the config names; biases and normalisation scales are not decayed."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=settings.momentum > 0)
+    return torch.optim.AdamW(groups, lr=settings.lr)
+
+
+def _finite(value: float | None, what: str, here: Position, settings: TrainConfig) -> float:
+    if value is None or not math.isfinite(value):
+        raise TrainingFailed(
+            f"the {what} became {value} at step {here.step} (epoch {here.epoch}): lower train.lr "
+            f"(now {settings.lr:g}), add train.warmup or set train.grad_clip"
+        )
+    return value
+
+
+def _keep_lines(path: Path, n: int) -> None:
+    """Cut a log back to what the checkpoint knows of; the steps after it are done, and logged, again."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    write_text(path, "".join(lines[:n]))

@@ -1,0 +1,289 @@
+"""Search for hyper-parameters: every trial is an ordinary run, judged on valid, and test is never looked at.
+
+Optuna proposes (tree-structured Parzen estimator, Bergstra et al. 2011), `train` runs, and the study's journal file
+keeps what was tried. One lucky seed must not win, so the best few configurations are trained again over several
+seeds, and the champion is the best mean. Each proposal draws its own random numbers from the study's seed and the
+trial's number: with one worker the same command gives the same champion, also when it was interrupted in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import psutil
+
+from pcam.config import Config, config_hash, load_config
+from pcam.data.format import open_split
+from pcam.errors import RunError
+from pcam.storage import make_folder
+from pcam.training.space import search_space
+
+if TYPE_CHECKING:
+    import optuna
+    import pandas as pd
+
+OBJECTIVE = "valid_auc"
+Sampler = Literal["tpe", "random"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration that was tried.
+
+    Attributes:
+        number: its place in the study, from 0.
+        params: config key → value.
+        value: ROC-AUC on valid after the last epoch; None where the run failed.
+        run: id of the run; None where it failed.
+        state: "complete" or "fail".
+    """
+
+    number: int
+    params: dict[str, float | int]
+    value: float | None
+    run: str | None
+    state: str
+
+    def overrides(self) -> list[str]:
+        """Return the parameters as `key=value`."""
+        return [f"{key}={value!r}" for key, value in self.params.items()]
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A configuration that was trained over several seeds.
+
+    Attributes:
+        trial: number of the trial it comes from.
+        params: config key → value.
+        values: ROC-AUC on valid, one per seed.
+        runs: ids of the runs, one per seed.
+    """
+
+    trial: int
+    params: dict[str, float | int]
+    values: list[float]
+    runs: list[str]
+
+    @property
+    def mean(self) -> float:
+        """Mean over the seeds."""
+        return float(np.mean(self.values))
+
+
+@dataclass(frozen=True)
+class TuneReport:
+    """Outcome of a search; the champion comes first among the finalists."""
+
+    preset: str
+    sampler: str
+    storage: str
+    trials: list[Trial]
+    finalists: list[Finalist]
+
+    @property
+    def champion(self) -> Finalist:
+        """The configuration with the best mean on valid over the seeds."""
+        return self.finalists[0]
+
+    def __str__(self) -> str:
+        done, best = len(self.scored()), self.champion
+        words = " ".join(f"{key}={value:.4g}" for key, value in best.params.items())
+        return (
+            f"{done} of {len(self.trials)} trials complete; champion, trial {best.trial}: "
+            f"mean valid ROC-AUC {best.mean:.4f} over {len(best.values)} seeds\npcam train {self.preset} {words}"
+        )
+
+    def scored(self) -> list[tuple[Trial, float]]:
+        """Return the completed trials with their values, best first; ties go to the earlier trial."""
+        return _ranked(self.trials)
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per trial: number, state, value, best so far and one column per searched key."""
+        import pandas as pd
+
+        rows = [{"trial": t.number, "state": t.state, "value": t.value, **t.params} for t in self.trials]
+        table = pd.DataFrame(rows)
+        table.insert(3, "best_so_far", table["value"].cummax())
+        return table
+
+
+def tune(
+    preset: str,
+    data_dir: str | Path,
+    *,
+    trials: int,
+    workers: int = 1,
+    runs_dir: str | Path = "runs",
+    overrides: Sequence[str] = (),
+    seed: int = 0,
+    sampler: Sampler = "tpe",
+    finalists: int = 3,
+    seeds: int = 3,
+) -> TuneReport:
+    """Search, then confirm the best few over seeds; choose the champion on valid.
+
+    The same call again continues a study that was stopped and returns at once when it is done. A worker may be
+    killed: its trial is closed as failed and another one takes its place.
+
+    Args:
+        preset: preset or config file to start from; its model decides the search space (`SPACES`).
+        data_dir: folder with the config's train and valid splits.
+        trials: number of trials in all, failed ones included.
+        workers: processes that train at the same time.
+        runs_dir: where run folders go; the study's journal goes to its `studies` folder.
+        overrides: `key=value` on top of the preset, for all trials.
+        seed: seed of the sampler.
+        sampler: "tpe", or "random" for a search of equal cost to compare with.
+        finalists: number of best trials to train again.
+        seeds: number of training seeds for each finalist, counted from 0.
+
+    Raises:
+        ConfigError: unknown preset, or no search space for its model.
+        DataError: the data folder lacks a split.
+        RunError: no trial was completed.
+    """
+    config = load_config(preset, overrides)
+    search_space(config)
+    for split in (config.data.train_split, config.data.valid_split):
+        open_split(data_dir, split)
+    journal = make_folder(Path(runs_dir) / "studies") / f"{study_name(config, data_dir, seed, sampler)}.log"
+    job = _Job(preset, str(data_dir), str(runs_dir), tuple(overrides), seed, sampler, str(journal))
+    _search(job, trials, workers)
+    done = [_as_trial(trial) for trial in _open_study(journal).trials]
+    ranked = _ranked(done)
+    if not ranked:
+        raise RunError(f"none of the {len(done)} trials was completed; see the run folders in {runs_dir} for why")
+    confirmed = [_confirm(job, trial, seeds) for trial, _ in ranked[:finalists]]
+    # Ties go to the earlier trial, so that the champion does not depend on the order of dictionaries.
+    confirmed.sort(key=lambda finalist: (-finalist.mean, finalist.trial))
+    return TuneReport(preset, sampler, str(journal), done, confirmed)
+
+
+def _ranked(trials: list[Trial]) -> list[tuple[Trial, float]]:
+    return sorted(((t, t.value) for t in trials if t.value is not None), key=lambda pair: (-pair[1], pair[0].number))
+
+
+def study_name(config: Config, data_dir: str | Path, seed: int, sampler: Sampler) -> str:
+    """Name a study by what determines it: base config, space, data, seed and sampler."""
+    space = json.dumps([asdict(d) for d in search_space(config)], sort_keys=True)
+    data = [open_split(data_dir, s).fingerprint() for s in (config.data.train_split, config.data.valid_split)]
+    parts = [config_hash(config), space, *data, str(seed), sampler]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to know; plain values, so that it can be sent to another process."""
+
+    preset: str
+    data_dir: str
+    runs_dir: str
+    overrides: tuple[str, ...]
+    seed: int
+    sampler: Sampler
+    journal: str
+
+
+def _search(job: _Job, trials: int, workers: int) -> None:
+    """Run trials until the study holds `trials` finished ones."""
+    while True:
+        _reap(job)
+        left = trials - len(_open_study(Path(job.journal)).trials)
+        if left <= 0:
+            return
+        if workers == 1:
+            for _ in range(left):
+                _one_trial(job)
+            continue
+        try:
+            # spawn: a forked child would inherit torch's threads in an unusable state.
+            with ProcessPoolExecutor(min(workers, left), mp_context=get_context("spawn")) as pool:
+                for future in [pool.submit(_one_trial, job) for _ in range(left)]:
+                    future.result()
+        except BrokenProcessPool:
+            continue  # a worker was killed: its trial is reaped above and the rest go to a new pool
+
+
+def _one_trial(job: _Job) -> None:
+    """Ask for one configuration, train it and tell the result."""
+    import optuna
+
+    from pcam.training import train
+
+    study = _open_study(Path(job.journal))
+    trial = study.ask()
+    # Values are drawn one by one below, so the sampler may be set once the trial's number is known.
+    study.sampler = _sampler(job, trial.number)
+    trial.set_user_attr("owner", [socket.gethostname(), os.getpid()])
+    base = load_config(job.preset, job.overrides)
+    params = {dimension.key: dimension.suggest(trial) for dimension in search_space(base)}
+    config = load_config(job.preset, [*job.overrides, *(f"{key}={value!r}" for key, value in params.items())])
+    try:
+        run = train(config, job.data_dir, job.runs_dir, resume=True, wait=True, progress=False)
+    except RunError as error:  # such as a loss that is not a number any more: a fact about the configuration
+        trial.set_user_attr("reason", str(error))
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return
+    trial.set_user_attr("run", run.id)
+    study.tell(trial, float(run.final[OBJECTIVE]))
+
+
+def _confirm(job: _Job, trial: Trial, seeds: int) -> Finalist:
+    from pcam.training import train
+
+    runs = []
+    for seed in range(seeds):
+        config = load_config(job.preset, [*job.overrides, *trial.overrides(), f"seed={seed}"])
+        runs.append(train(config, job.data_dir, job.runs_dir, resume=True, wait=True, progress=False))
+    return Finalist(trial.number, trial.params, [float(run.final[OBJECTIVE]) for run in runs], [r.id for r in runs])
+
+
+def _sampler(job: _Job, number: int) -> Any:
+    import optuna
+
+    # A seed for each trial instead of one stream: a continued study then proposes what an unbroken one would have.
+    seed = int(np.random.SeedSequence([job.seed, number]).generate_state(1)[0])
+    if job.sampler == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    # constant_liar: workers that ask at the same time should not all try the same promising spot.
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=5, constant_liar=True)
+
+
+def _open_study(journal: Path) -> optuna.Study:
+    """Open or create the study of a journal file."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    return optuna.create_study(study_name="pcam", storage=storage, direction="maximize", load_if_exists=True)
+
+
+def _reap(job: _Job) -> None:
+    """Close trials whose worker on this machine is dead; a worker elsewhere is left alone."""
+    import optuna
+
+    study = _open_study(Path(job.journal))
+    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+        host, pid = trial.user_attrs.get("owner", (socket.gethostname(), -1))
+        if host == socket.gethostname() and (pid == os.getpid() or not psutil.pid_exists(pid)):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+
+
+def _as_trial(frozen: optuna.trial.FrozenTrial) -> Trial:
+    return Trial(
+        frozen.number, dict(frozen.params), frozen.value, frozen.user_attrs.get("run"), frozen.state.name.lower()
+    )
