@@ -35,7 +35,7 @@ class Feature:
         name: its column.
         unit: its unit; empty for a ratio.
         text: how it is computed, for a reader.
-        low, high: what to call the patches with the lowest and with the highest values.
+        low, high: what to call the fifth of the patches with the lowest and with the highest values.
     """
 
     name: str
@@ -46,14 +46,28 @@ class Feature:
 
 
 FEATURES = (
-    Feature("brightness", "grey levels", "mean luma of the patch, 0 to 255", "darkest", "brightest"),
-    Feature("contrast", "grey levels", "standard deviation of luma", "flattest", "most contrasted"),
-    Feature("saturation", "", "mean of 1 − min/max over the colour channels", "palest", "most saturated"),
-    Feature("haematoxylin", "OD", "mean haematoxylin density by colour deconvolution", "least blue", "bluest"),
-    Feature("eosin", "OD", "mean eosin density by colour deconvolution", "least pink", "pinkest"),
-    Feature("tissue", "", "share of pixels that are not glass", "least tissue", "most tissue"),
-    Feature("nuclei", "", "share of pixels as dense in haematoxylin as a nucleus", "fewest nuclei", "most nuclei"),
-    Feature("sharpness", "grey levels²", "variance of the Laplacian of luma", "blurriest", "sharpest"),
+    Feature("brightness", "grey levels", "mean luma, 0 to 255", "darkest fifth", "brightest fifth"),
+    Feature("contrast", "grey levels", "standard deviation of luma", "flattest fifth", "fifth with most contrast"),
+    Feature("saturation", "", "mean of 1 − min/max over the channels", "palest fifth", "most saturated fifth"),
+    Feature(
+        "haematoxylin",
+        "OD",
+        "mean haematoxylin density by colour deconvolution",
+        "fifth with least haematoxylin",
+        "fifth with most haematoxylin",
+    ),
+    Feature(
+        "eosin", "OD", "mean eosin density by colour deconvolution", "fifth with least eosin", "fifth with most eosin"
+    ),
+    Feature("tissue", "", "share of pixels that are not glass", "fifth with least tissue", "fifth with most tissue"),
+    Feature(
+        "nuclei",
+        "",
+        "share of pixels as dense in haematoxylin as a nucleus",
+        "fifth with fewest nuclei",
+        "fifth with most nuclei",
+    ),
+    Feature("sharpness", "grey levels²", "variance of the Laplacian of luma", "blurriest fifth", "sharpest fifth"),
 )
 FEATURE_NAMES = tuple(feature.name for feature in FEATURES)
 
@@ -99,7 +113,7 @@ def patch_features(patches: NDArray[np.uint8]) -> NDArray[np.float64]:
     """
     batch = len(patches)
     red, green, blue = (np.ascontiguousarray(patches[..., channel]) for channel in range(3))
-    luma = sum(weight * plane.astype(np.float32) for weight, plane in zip(LUMA, (red, green, blue), strict=True))
+    luma = LUMA[0] * red.astype(np.float32) + LUMA[1] * green.astype(np.float32) + LUMA[2] * blue.astype(np.float32)
     largest = np.maximum(np.maximum(red, green), blue)
     smallest = np.minimum(np.minimum(red, green), blue)
     # A black pixel has no hue and counts as unsaturated.

@@ -121,8 +121,8 @@ def candidates(
         ):
             # Ties (patches that are all tissue) can fill the split; then there is no such slice.
             if inside.mean() <= 0.5:
-                text = f"{feature.name} {sign} {edge:.4g}{' ' * bool(feature.unit)}{feature.unit} (a fifth of {edges_from})"
-                yield Slice(f"{name} fifth", text, inside)
+                unit = f" {feature.unit}" if feature.unit else ""
+                yield Slice(name, f"{feature.name} {sign} {edge:.4g}{unit} (a fifth of {edges_from})", inside)
     if "slide" in features:
         slides = features["slide"].to_numpy()
         for slide in np.unique(slides):

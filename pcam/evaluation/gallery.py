@@ -1,0 +1,191 @@
+"""The error gallery: every kind of mistake on screen, with a threshold to move and its cost in view.
+
+One widget for two homes. In a running Jupyter it is an anywidget: `gallery.threshold` and `gallery.selected` follow
+the mouse and move the page when Python sets them. Everywhere else (the book, a file opened from disk) the same ES
+module runs on the HTML that the widget also emits: one element that holds its script, its style, the scores and the
+patches as one picture, so that it needs no kernel and no network. The same input gives the same bytes.
+
+The counts are always over all predictions; the patches on show are a stated choice of them. They are the file's own
+pixels, never normalised, compressed as WEBP.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import pandas as pd
+import traitlets
+from numpy.typing import NDArray
+
+from pcam.data.format import PATCH_SHAPE, Split, open_split
+from pcam.errors import DataError
+from pcam.evaluation.features import FEATURES, input_features
+from pcam.evaluation.gallery_patches import MOST, choose_patches, sprite_sheet
+from pcam.evaluation.predictions import Predictions, read_predictions
+from pcam.evaluation.thresholds import Confusion, Threshold, fixed_threshold
+
+_HERE = Path(__file__).parent
+_SCRIPT = (_HERE / "gallery.js").read_text(encoding="utf-8")
+_STYLE = (_HERE / "gallery.css").read_text(encoding="utf-8")
+
+# What the widget's model is where there is no kernel: a place for values that tells who listens.
+_SHIM = """
+for (const el of document.querySelectorAll('[data-pcam-gallery="%s"]:not([data-ready])')) {
+  const values = JSON.parse(el.querySelector("script").textContent), heard = {};
+  el.dataset.ready = "";
+  const on = (event, hear) => (heard[event] ??= []).push(hear);
+  const set = (key, value) => { values[key] = value; (heard["change:" + key] ?? []).forEach((hear) => hear()); };
+  render({ model: { get: (key) => values[key], set, on, off() {}, save_changes() {} }, el });
+}
+"""
+
+
+class ErrorGallery(anywidget.AnyWidget):
+    """Patches with their outcome, a threshold slider, filters and sorting.
+
+    Attributes:
+        threshold: a score of this or more is a positive call; follows the slider and moves it.
+        selected: index of the patch that is shown large, or None; follows the page and opens or closes it.
+    """
+
+    _esm = _SCRIPT
+    _css = _STYLE
+    content = traitlets.Dict().tag(sync=True)
+    threshold = traitlets.Float().tag(sync=True)
+    selected = traitlets.Int(None, allow_none=True).tag(sync=True)
+
+    def __init__(
+        self,
+        predictions: Predictions | Path | str,
+        data: Split | Path | str,
+        threshold: Threshold | float = 0.5,
+        limit: int = 200,
+        *,
+        features: pd.DataFrame | None = None,
+        slices: Mapping[str, NDArray[np.bool_]] | None = None,
+        quality: int = 80,
+    ) -> None:
+        """Make a gallery.
+
+        Args:
+            predictions: N predictions, or their file; without labels, calls are shown instead of outcomes.
+            data: the split they were made on, or the data folder.
+            threshold: where the slider starts, and returns to on reset.
+            limit: the largest number of patches on show; see `choose_patches` for which.
+            features: input features of the N patches in the same order; None: measured on those on show.
+            slices: name → bool (N,), to filter by.
+            quality: of the WEBP picture, 1 to 100; 80 takes about 4 kB a patch.
+
+        Raises:
+            DataError: predictions and data do not fit, or `limit` is not in 0..28,900.
+        """
+        p = predictions if isinstance(predictions, Predictions) else read_predictions(predictions)
+        split = data if isinstance(data, Split) else open_split(data, p.split)
+        if split.name != p.split or (len(p) and p.index[-1] >= len(split)):
+            raise DataError(
+                f"{len(p)} predictions of '{p.split}' do not fit {split.directory}, split '{split.name}', with "
+                f"{len(split)} patches; use the data that they were made on"
+            )
+        if not 0 <= limit <= MOST:
+            raise DataError(f"a gallery's limit is {limit}; it must be in 0..{MOST}")
+        cut = threshold if isinstance(threshold, Threshold) else fixed_threshold(threshold)
+        chosen = choose_patches(p, cut.value, limit)
+        patches = split.read(p.index[chosen])
+        seen = input_features(split, p.index[chosen]) if features is None else features.iloc[chosen]
+        masks = list((slices or {}).values())
+        slides = None if split.slides is None else split.slides[p.index]
+        self._predictions = p
+        super().__init__(
+            content={
+                "split": p.split,
+                "kind": split.group_kind,
+                "labelled": p.label is not None,
+                "threshold": {"value": cut.value, "rule": cut.rule},
+                "scores": [_packed(scores) for scores in _by_class(p)],
+                "features": [{"name": f.name, "unit": f.unit, "text": f.text} for f in FEATURES],
+                "slices": list(slices or {}),
+                "sheet": sprite_sheet(patches, quality),
+                "side": PATCH_SHAPE[0],
+                "patches": [
+                    {
+                        "index": int(p.index[row]),
+                        "label": None if p.label is None else int(p.label[row]),
+                        "score": float(p.score[row]),
+                        "slide": None if slides is None else str(slides[row]),
+                        "slices": [number for number, mask in enumerate(masks) if mask[row]],
+                        "features": [float(f"{seen[f.name].iloc[place]:.4g}") for f in FEATURES],
+                    }
+                    for place, row in enumerate(chosen)
+                ],
+            },
+            threshold=cut.value,
+        )
+
+    def __repr__(self) -> str:
+        p = self._predictions
+        return f"ErrorGallery({p.split!r}, n={len(p)}, on show={len(self.shown)}, threshold={self.threshold:.3f})"
+
+    @property
+    def shown(self) -> list[int]:
+        """Indices of the patches that the gallery holds."""
+        return [patch["index"] for patch in self.content["patches"]]
+
+    @property
+    def counts(self) -> Confusion:
+        """Outcomes of all predictions at the present threshold.
+
+        Raises:
+            DataError: there are no labels.
+        """
+        label, called = self._predictions.labels.astype(bool), self._predictions.score >= self.threshold
+        tp, fp = int((label & called).sum()), int((~label & called).sum())
+        return Confusion(tp, fp, int((~label).sum()) - fp, int(label.sum()) - tp)
+
+    def to_html(self) -> str:
+        """Return the gallery as one self-contained HTML element."""
+        state = {"content": self.content, "threshold": self.threshold, "selected": self.selected}
+        # No "<" is left in the data, so nothing in it (a slide's name, say) can close the script around it.
+        data = json.dumps(state, separators=(",", ":"), sort_keys=True, allow_nan=False).replace("<", "\\u003c")
+        name = hashlib.sha256(data.encode()).hexdigest()[:12]
+        return (
+            f"<style>{_STYLE}</style>\n"
+            f'<div data-pcam-gallery="{name}"><script type="application/json">{data}</script>'
+            f"<noscript>{html.escape(repr(self))}: this gallery needs JavaScript.</noscript></div>\n"
+            f'<script type="module">\n{_SCRIPT}{_SHIM % name}</script>\n'
+        )
+
+    def to_page(self) -> str:
+        """Return the gallery as a whole HTML page, to be opened from disk."""
+        title = html.escape(f"Error gallery: {self._predictions.split}")
+        return (
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            f"<title>{title}</title>\n<style>:root{{color-scheme:light dark}}"
+            "body{margin:0 auto;max-width:80rem;padding:1rem;background:light-dark(#fff,#14181e)}</style>\n"
+            "</head>\n<body>\n"
+            f"{self.to_html()}</body>\n</html>\n"
+        )
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        live = super()._repr_mimebundle_(**kwargs)
+        data, metadata = live if isinstance(live, tuple) else (live or {}, {})
+        return {**data, "text/plain": repr(self), "text/html": self.to_html()}, metadata
+
+
+def _by_class(p: Predictions) -> list[NDArray[np.float64]]:
+    """Return the scores of negatives and of positives; without labels, all of them and none."""
+    return [p.score, p.score[:0]] if p.label is None else [p.score[p.label == 0], p.score[p.label == 1]]
+
+
+def _packed(scores: NDArray[np.float64]) -> dict[str, Any]:
+    """Return sorted scores as base64 of little-endian floats: the shortest type that loses nothing."""
+    kind = "f4" if (scores.astype(np.float32) == scores).all() else "f8"
+    return {"kind": kind, "data": base64.b64encode(np.sort(scores).astype(f"<{kind}").tobytes()).decode("ascii")}
