@@ -41,7 +41,8 @@ KINDS = {
     "lymphocyte": Kind((2.8, 4.2), (1.0, 1.25), 0.22, (0.85, 1.1), 0.0, 0.32, 0),
     "fibroblast": Kind((1.4, 2.0), (2.6, 4.6), 0.25, (0.7, 1.0), 0.0, 0.2, 0, turned=True),
     "histiocyte": Kind((4.0, 5.2), (1.1, 1.5), 0.2, (0.38, 0.55), 0.18, 0.2, 1),
-    "tumour": Kind((4.8, 7.4), (1.0, 1.6), 0.32, (0.26, 0.46), 0.32, 0.34, 2),
+    "centroblast": Kind((3.8, 5.4), (1.0, 1.35), 0.22, (0.3, 0.5), 0.3, 0.3, 2),
+    "tumour": Kind((4.6, 7.6), (1.0, 1.6), 0.32, (0.26, 0.46), 0.32, 0.34, 2),
     "erythrocyte": Kind((2.4, 3.2), (1.0, 1.4), 0.2, (0.7, 0.9), 0.0, 0.1, 0),
 }
 SPRITES_PER_KIND = 96
@@ -110,7 +111,7 @@ def _draw(kind: Kind, rng: np.random.Generator, direction: int) -> Sprite:
 
 @cache
 def sprites(name: str) -> tuple[Sprite, ...]:
-    """Return the sprites of a kind; those of a `turned` kind lie in order of `DIRECTIONS` (two each)."""
+    """Return the sprites of a kind, from small to large; of a `turned` kind in order of `DIRECTIONS`, two each."""
     kind = KINDS[name]
     number = sorted(KINDS).index(name)
     count = 2 * len(DIRECTIONS) if kind.turned else SPRITES_PER_KIND
@@ -119,7 +120,7 @@ def sprites(name: str) -> tuple[Sprite, ...]:
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([number, serial])))
         direction = serial // 2 if kind.turned else int(rng.random() * len(DIRECTIONS))
         drawn.append(_draw(kind, rng, direction))
-    return tuple(drawn)
+    return tuple(drawn) if kind.turned else tuple(sorted(drawn, key=lambda sprite: float((1 - sprite.keep).sum())))
 
 
 def scatter(rng: np.random.Generator, side: int, spacing: float, jitter: float = 0.38) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 Patch i is a pure function of (seed, split, i): it does not depend on how many patches are asked for, on their
 order or on the machine. Labels are drawn in blocks of 16, so that every split is balanced as in PCam. In the
 train split half of the blocks hold two positive patches cut from one region, 16 or 32 pixels apart, since
-PCam's patches lie on a 16-pixel grid and overlap too. No slide serves two splits. A quarter of the negative
+PCam's patches lie on a 16-pixel grid and overlap too. No slide serves two splits. Three in ten negative
 patches hold tumour outside the central 32×32: hard negatives, which PCam's label rule calls 0.
 """
 
@@ -24,7 +24,7 @@ SLIDES = {"train": 24, "valid": 12, "test": 12}
 BLOCK = 16
 GRID = 16  # pixels between the places at which patches are cut
 PAIR_SIDE = PATCH_SHAPE[0] + 2 * GRID
-HARD_NEGATIVES = 0.25
+HARD_NEGATIVES = 0.3
 
 _SIDE = PATCH_SHAPE[0]
 _FIRST = (_SIDE - CENTRE) // 2

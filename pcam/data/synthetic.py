@@ -20,12 +20,12 @@ from tqdm import tqdm
 
 from pcam.data.defects import COURSE_POSITIVE, DefectPlan, Planted, check_names
 from pcam.data.format import PATCH_SHAPE, SAMPLE_MARKER, SPLITS, split_path
-from pcam.data.manifest import MANIFEST, write_manifest
+from pcam.data.manifest import read_manifest, write_manifest
 from pcam.data.sampler import Sampler
 from pcam.errors import DataError, StorageError
 from pcam.storage import atomic_path, read_json, write_json
 
-GENERATOR = 1  # goes up with every change of the painted bytes
+GENERATOR = 2  # goes up with every change of the painted bytes
 TRUTH = "truth.csv"
 META_COLUMNS = ("coord_y", "coord_x", "tumor_patch", "center_tumor_patch", "wsi")
 
@@ -117,10 +117,10 @@ def _is_there(folder: Path, recipe: dict[str, Any]) -> bool:
     if not marker.is_file():
         raise DataError(f"{folder}: not empty and not a synthetic sample; give an empty or new folder")
     try:
-        found, files = read_json(marker, "sample"), read_json(folder / MANIFEST, "manifest")["files"]
-        whole = all((folder / name).stat().st_size == entry["bytes"] for name, entry in files.items())
-    except (StorageError, OSError, KeyError, TypeError):
-        found, whole = None, False
+        found, entries = dict(read_json(marker, "sample")), read_manifest(folder)
+        whole = entries and all((folder / name).stat().st_size == entry.bytes for name, entry in entries.items())
+    except (StorageError, DataError, OSError, TypeError, ValueError):
+        whole = False
     if not whole:
         raise DataError(f"{folder}: a damaged sample; remove the folder and make it again")
     for key, value in recipe.items():

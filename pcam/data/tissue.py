@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from pcam.data.nuclei import DIRECTIONS, Field, scatter, smooth_noise, sprites, uniform
 
-MARGIN = 24  # pixels painted around a region, so that a nucleus may be cut by its edge
+MARGIN = 10  # pixels painted around a region, so that its edge cuts through nuclei
 CENTRE = 32  # side of the central square that PCam's label looks at
 STEPS = 512  # optical density is looked up in steps of 1/STEPS
 
-TISSUES = ("lymphoid", "stroma", "fat", "glass")
+LYMPHOID, STROMA, FAT, GERMINAL, GLASS, TUMOUR = range(6)
+# How often each of the benign kinds is the main one of a region.
+SHARES = ((LYMPHOID, 0.38), (STROMA, 0.26), (FAT, 0.15), (GERMINAL, 0.14), (GLASS, 0.07))
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def tumour_field(rng: np.random.Generator, side: int, centres: list[tuple[int, i
     cos, sin = DIRECTIONS[int(rng.random() * len(DIRECTIONS))]
     sign = 1 if rng.random() < 0.5 else -1
     if touch:
-        radius, away = uniform(rng, 26, 80), uniform(rng, 0, 1)
+        radius, away = uniform(rng, 20, 75), uniform(rng, 0, 1)
         away *= 0.6 * radius
     else:
         radius = uniform(rng, 24, 50)
@@ -104,12 +106,12 @@ def paint(rng: np.random.Generator, side: int, slide: Slide, tumour: Field | Non
     full = side + 2 * MARGIN
     mass = np.full((full, full), -99.0) if tumour is None else np.pad(tumour, MARGIN, mode="edge")
     kinds = _layout(rng, full)
-    kinds[mass > 0] = len(TISSUES)
+    kinds[mass > 0] = TUMOUR
     direction = int(rng.random() * len(DIRECTIONS))
     haematoxylin, eosin = (_soften(field) for field in _ground(rng, full, kinds, direction))
     nuclei = _stamp_nuclei(rng, full, kinds, direction)
     if rng.random() < 0.2:
-        _stamp(rng, eosin, (kinds == 0) | (kinds == 1), "erythrocyte", 12, 0.3)
+        _stamp(rng, eosin, (kinds == LYMPHOID) | (kinds == STROMA), "erythrocyte", 12, 0.3)
     inner = slice(MARGIN, MARGIN + side)
     nuclei, haematoxylin, eosin = (f[inner, inner] for f in (nuclei, haematoxylin, eosin))
     eosin = eosin * (1 - 0.45 * np.minimum(nuclei, 1))
@@ -117,14 +119,22 @@ def paint(rng: np.random.Generator, side: int, slide: Slide, tumour: Field | Non
 
 
 def _layout(rng: np.random.Generator, full: int) -> NDArray[np.intp]:
-    """Give each pixel an index into `TISSUES`: mostly one kind, often with a second one beside it."""
-    shares = (0.50, 0.76, 0.92, 1.0)
-    first, second = (next(k for k, s in enumerate(shares) if draw < s) for draw in rng.random(2))
-    if first == 3:
-        second = 0 if second == 3 else second  # a patch of bare glass alone is not cut from a slide
-    share = uniform(rng, -0.9, 0.1) if first != 3 else uniform(rng, -0.3, 0.3)
+    """Give each pixel its kind of tissue: mostly one, often with a second one beside it."""
+    first, second = _draw_kind(rng), _draw_kind(rng)
+    if first == GLASS and second == GLASS:
+        second = LYMPHOID  # bare glass alone is not cut from a slide
+    share = uniform(rng, -0.9, 0.1) if first != GLASS else uniform(rng, -0.3, 0.3)
     field = smooth_noise(rng, full, full * 0.6) + 0.25 * smooth_noise(rng, full, 14)
     return np.where(field < share, second, first).astype(np.intp)
+
+
+def _draw_kind(rng: np.random.Generator) -> int:
+    draw = float(rng.random())
+    for kind, share in SHARES:
+        draw -= share
+        if draw < 0:
+            return kind
+    return LYMPHOID
 
 
 def _ground(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], direction: int) -> tuple[Field, Field]:
@@ -133,24 +143,27 @@ def _ground(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], direct
     grain = smooth_noise(rng, full, 1.7)
     haematoxylin = np.zeros((full, full))
     eosin = np.zeros((full, full))
-    present = set(np.unique(kinds).tolist())
+    present = np.bincount(kinds.ravel(), minlength=TUMOUR + 1)
 
     def lay(kind: int, h: Field, e: Field) -> None:
         here = kinds == kind
         haematoxylin[here], eosin[here] = h[here], e[here]
 
-    if 0 in present:
+    if present[LYMPHOID]:
         gaps = np.clip(0.75 + 1.3 * fine + 0.4 * coarse, 0.1, 1)
-        lay(0, 0.10 * gaps + 0.03 * grain, (0.34 + 0.12 * coarse + 0.1 * grain) * gaps)
-    if 1 in present:
-        lay(1, *_stroma(rng, full, coarse, grain, direction))
-    if 2 in present:
-        lay(2, *_fat(rng, full, coarse, fine))
-    if 3 in present:
-        lay(3, 0.004 + 0.004 * grain, 0.008 + 0.006 * coarse)
-    if 4 in present:
+        lay(LYMPHOID, 0.10 * gaps + 0.03 * grain, (0.34 + 0.12 * coarse + 0.1 * grain) * gaps)
+    if present[STROMA]:
+        lay(STROMA, *_stroma(rng, full, coarse, grain, direction))
+    if present[FAT]:
+        lay(FAT, *_fat(rng, full, coarse, fine))
+    if present[GLASS]:
+        lay(GLASS, 0.004 + 0.004 * grain, 0.008 + 0.006 * coarse)
+    if present[GERMINAL]:
+        gaps = np.clip(0.85 + 0.8 * fine, 0.2, 1)
+        lay(GERMINAL, (0.09 + 0.03 * grain) * gaps, (0.3 + 0.1 * coarse + 0.1 * grain) * gaps)
+    if present[TUMOUR]:
         borders = np.clip(0.8 + 0.9 * fine, 0.25, 1)
-        lay(4, (0.11 + 0.05 * coarse + 0.04 * grain) * borders, (0.36 + 0.1 * coarse + 0.1 * grain) * borders)
+        lay(TUMOUR, (0.11 + 0.05 * coarse + 0.04 * grain) * borders, (0.36 + 0.1 * coarse + 0.1 * grain) * borders)
     return np.maximum(haematoxylin, 0), np.maximum(eosin, 0)
 
 
@@ -203,19 +216,22 @@ def _fat(rng: np.random.Generator, full: int, coarse: Field, fine: Field) -> tup
 def _stamp_nuclei(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], direction: int) -> Field:
     """Stamp the nuclei of each tissue; returns haematoxylin (full, full)."""
     canvas = np.zeros((full, full))
-    present = set(np.unique(kinds).tolist())
+    present = np.bincount(kinds.ravel(), minlength=TUMOUR + 1)
     crowd = uniform(rng, 7.6, 11)
-    if 0 in present:
-        _stamp(rng, canvas, kinds == 0, "lymphocyte", crowd, 0.93)
-        _stamp(rng, canvas, kinds == 0, "histiocyte", 26, 0.35)
-    if 1 in present:
-        _stamp(rng, canvas, kinds == 1, "fibroblast", 13, 0.6, direction)
-        _stamp(rng, canvas, kinds == 1, "lymphocyte", 24, 0.4)
-    if 2 in present:
-        _stamp(rng, canvas, kinds == 2, "lymphocyte", 40, 0.25)
-    if 4 in present:
-        _stamp(rng, canvas, kinds == 4, "lymphocyte", 22, 0.25)
-        _stamp(rng, canvas, kinds == 4, "tumour", uniform(rng, 12.5, 17), 0.95)
+    if present[LYMPHOID]:
+        _stamp(rng, canvas, kinds == LYMPHOID, "lymphocyte", crowd, 0.93)
+        _stamp(rng, canvas, kinds == LYMPHOID, "histiocyte", 26, 0.35)
+    if present[STROMA]:
+        _stamp(rng, canvas, kinds == STROMA, "fibroblast", 13, 0.6, direction)
+        _stamp(rng, canvas, kinds == STROMA, "lymphocyte", 24, 0.4)
+    if present[FAT]:
+        _stamp(rng, canvas, kinds == FAT, "lymphocyte", 40, 0.25)
+    if present[GERMINAL]:  # pale and crowded, but small and regular: what a tumour is mistaken for
+        _stamp(rng, canvas, kinds == GERMINAL, "centroblast", uniform(rng, 10, 12.5), 0.9)
+        _stamp(rng, canvas, kinds == GERMINAL, "lymphocyte", 15, 0.4)
+    if present[TUMOUR]:
+        _stamp(rng, canvas, kinds == TUMOUR, "lymphocyte", 22, uniform(rng, 0, 0.6))
+        _stamp(rng, canvas, kinds == TUMOUR, "tumour", uniform(rng, 12, 17), 0.95, grade=uniform(rng, 0, 1))
     return canvas
 
 
@@ -227,27 +243,31 @@ def _stamp(
     spacing: float,
     share: float,
     direction: int | None = None,
+    grade: float | None = None,
 ) -> None:
+    """Stamp one kind of nucleus `where` it belongs; `grade` from 0 to 1 prefers the larger ones."""
     points = scatter(rng, len(canvas), spacing)
     draws = rng.random((len(points), 4))
     library = sprites(name)
     full = len(canvas)
     for (cy, cx), (keep, pick, turn, strength) in zip(points.tolist(), draws.tolist(), strict=True):
         y, x = int(cy + 0.5), int(cx + 0.5)
-        if keep > share or not (12 <= y < full - 12 and 12 <= x < full - 12) or not where[y, x]:
+        if keep > share or not (0 <= y < full and 0 <= x < full) or not where[y, x]:
             continue
         if direction is None:
-            sprite = library[int(pick * len(library))]
+            size = pick if grade is None else (pick + grade) / 2
+            sprite = library[int(size * len(library))]
             below, dye = _SYMMETRIES[int(turn * 8)](sprite.keep), _SYMMETRIES[int(turn * 8)](sprite.dye)
         else:
             sprite = library[(2 * direction + int(pick * 20) - 9) % len(library)]
             below, dye = sprite.keep, sprite.dye
-        half = len(below) // 2
-        if y < half or x < half or y + half >= full or x + half >= full:
-            continue
-        window = canvas[y - half : y + half + 1, x - half : x + half + 1]
-        window *= below
-        window += dye * (0.8 + 0.4 * strength)
+        top, left = y - len(below) // 2, x - len(below) // 2
+        if top < 0 or left < 0:
+            below, dye = below[max(0, -top) :, max(0, -left) :], dye[max(0, -top) :, max(0, -left) :]
+            top, left = max(0, top), max(0, left)
+        window = canvas[top : top + below.shape[0], left : left + below.shape[1]]
+        window *= below[: window.shape[0], : window.shape[1]]
+        window += dye[: window.shape[0], : window.shape[1]] * (0.8 + 0.4 * strength)
 
 
 _SYMMETRIES = (
