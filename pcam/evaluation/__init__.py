@@ -27,9 +27,14 @@ _HOME = {
     "evaluate": "predict",
     "predict_split": "predict",
     "predict_images": "images",
+    "Scored": "slices",
     "find_slices": "slices",
-    "input_features": "slices",
+    "weak_slices": "slices",
+    "candidates": "candidates",
+    "feature_edges": "candidates",
+    "input_features": "features",
     "ErrorGallery": "gallery",
+    "error_figure": "gallery_patches",
 }
 
 __all__ = sorted(_HOME)

@@ -12,7 +12,7 @@ beside the F-beta that calling every patch of the slice positive would have.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pcam import storage
+from pcam.config import EvalConfig
 from pcam.data.format import Split, available_splits, open_split
 from pcam.errors import DataError
-from pcam.evaluation.features import FEATURES, input_features
+from pcam.evaluation.candidates import Slice, candidates, feature_edges
+from pcam.evaluation.features import input_features
 from pcam.evaluation.gaps import METRICS, Judged, gap_of
+from pcam.evaluation.predict import decision_threshold
 from pcam.evaluation.predictions import Predictions, read_predictions
 from pcam.evaluation.thresholds import Threshold, fixed_threshold
 
@@ -44,7 +47,6 @@ COLUMNS = (
 )
 # None of these moves when only the share of positives does.
 TESTED = ("roc_auc", "sensitivity", "specificity")
-SHARE = 0.2
 # With fewer of a class than this, inside or outside, a metric says next to nothing: the slice is not tried.
 SUPPORT = 10
 ALPHA = 0.05
@@ -80,53 +82,6 @@ class Scored:
             )
         groups = None if split.groups is None else split.groups[predictions.index]
         return cls(predictions, input_features(split, predictions.index), groups)
-
-
-@dataclass(frozen=True, eq=False)
-class Slice:
-    """A named part of a split; `inside` is bool (N,)."""
-
-    name: str
-    definition: str
-    inside: NDArray[np.bool_]
-    is_slide: bool = False
-
-
-def feature_edges(features: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Return, for each feature, the values below and above which its lowest and highest fifth lie."""
-    return {
-        feature.name: (
-            float(features[feature.name].quantile(SHARE)),
-            float(features[feature.name].quantile(1 - SHARE)),
-        )
-        for feature in FEATURES
-    }
-
-
-def candidates(
-    features: pd.DataFrame, edges: dict[str, tuple[float, float]], edges_from: str = "valid"
-) -> Iterator[Slice]:
-    """Yield the slices of a split: two for each feature, then one for each slide.
-
-    Args:
-        features: the input features of its N patches.
-        edges: see `feature_edges`.
-        edges_from: the split that the edges come from, for the definition.
-    """
-    for feature in FEATURES:
-        values, (low, high) = features[feature.name].to_numpy(), edges[feature.name]
-        for name, sign, edge, inside in (
-            (feature.low, "≤", low, values <= low),
-            (feature.high, "≥", high, values >= high),
-        ):
-            # Ties (patches that are all tissue) can fill the split; then there is no such slice.
-            if inside.mean() <= 0.5:
-                unit = f" {feature.unit}" if feature.unit else ""
-                yield Slice(name, f"{feature.name} {sign} {edge:.4g}{unit} (a fifth of {edges_from})", inside)
-    if "slide" in features:
-        slides = features["slide"].to_numpy()
-        for slide in np.unique(slides):
-            yield Slice(f"slide {slide}", f"slide = {slide}", slides == slide, is_slide=True)
 
 
 def find_slices(
@@ -173,8 +128,8 @@ def find_slices(
         own_slide = (again["is_slide"] & again["metric"].isin(TESTED)).to_numpy()
         for family in (chosen & ~own_slide, own_slide):
             again.loc[family, "p_adjusted"] = holm(again.loc[family, "p"].to_numpy())
-        order = order.append(pd.Index(again.loc[~again["slice"].isin(order), "slice"].unique()))
         parts.append(again)
+        order = pd.Index([*order, *again["slice"]]).drop_duplicates()
     place = {name: position for position, name in enumerate(order)}
     parts = [part.sort_values("slice", key=lambda names: names.map(place), kind="stable") for part in parts]
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
@@ -213,7 +168,7 @@ def _weak(table: pd.DataFrame, suffix: str = "") -> pd.Series:
     return (table[f"p_adjusted{suffix}"] < ALPHA) & (table[f"gap{suffix}"] < 0)
 
 
-def _measure(scored: Scored, slices: Iterator[Slice], threshold: Threshold, beta: float) -> pd.DataFrame:
+def _measure(scored: Scored, slices: Iterable[Slice], threshold: Threshold, beta: float) -> pd.DataFrame:
     """Measure every metric of every slice with enough support; `p` is not corrected yet."""
     predictions = scored.predictions
     label = predictions.labels.astype(bool)
@@ -253,12 +208,7 @@ def _measure(scored: Scored, slices: Iterator[Slice], threshold: Threshold, beta
 
 
 def run(
-    predictions: Path | str,
-    data_dir: Path | str,
-    out: Path | str,
-    *,
-    found_on: Path | str | None = None,
-    threshold: Threshold | None = None,
+    predictions: Path | str, data_dir: Path | str, out: Path | str, *, found_on: Path | str | None = None
 ) -> pd.DataFrame:
     """Find weak slices and write `OUT/slices.csv` and `OUT/gallery.html`.
 
@@ -266,9 +216,9 @@ def run(
         predictions: a predictions file of any split with labels.
         data_dir: the data it was made on.
         out: the folder to write to.
-        found_on: predictions of another split, normally valid, to search first; those of `predictions` then
-            confirm. None: `predictions` are searched themselves and nothing is confirmed.
-        threshold: decides which score is a positive call; None: 0.5, fixed beforehand.
+        found_on: predictions of another split by the same model, normally valid, to search first; those of
+            `predictions` then confirm, and the threshold is the one that is cheapest on `found_on`. None:
+            `predictions` are searched themselves, nothing is confirmed, and the costs alone imply the threshold.
 
     Returns:
         The table of `find_slices`.
@@ -279,22 +229,23 @@ def run(
     """
     from pcam.evaluation.gallery import ErrorGallery
 
-    threshold = threshold or fixed_threshold(0.5)
-    splits = available_splits(data_dir)
+    config = EvalConfig()
     scored = [_open(path, data_dir) for path in (found_on, predictions) if path is not None]
+    if len({part.predictions.split for part in scored}) < len(scored):
+        raise DataError(f"{found_on}: holds the split of {predictions} again; search one split and confirm on another")
     shown = scored[-1]
-    # Edges need inputs only, so valid can fix them even where no prediction was made on it.
-    valid = input_features(open_split(data_dir, "valid")) if "valid" in splits else None
-    edges = None if valid is None else feature_edges(valid)
-    table = find_slices(*scored, threshold=threshold, edges=edges, edges_from="valid" if edges else "")
+    threshold = decision_threshold(scored[0].predictions if found_on is not None else None, config)
+    # Edges need inputs only, so valid fixes them even where no prediction was made on it.
+    edges_from = "valid" if "valid" in available_splits(data_dir) else scored[0].predictions.split
+    edges = feature_edges(input_features(open_split(data_dir, edges_from)))
+    table = find_slices(*scored, threshold=threshold, beta=config.beta, edges=edges, edges_from=edges_from)
     storage.write_text(Path(out) / "slices.csv", table.to_csv(index=False, lineterminator="\n"))
-    slices = {part.name: part.inside for part in candidates(shown.features, edges or feature_edges(shown.features))}
     gallery = ErrorGallery(
         shown.predictions,
         open_split(data_dir, shown.predictions.split),
-        threshold=threshold.value,
+        threshold,
         features=shown.features,
-        slices={name: inside for name, inside in slices.items() if not name.startswith("slide ")},
+        slices={s.name: s.inside for s in candidates(shown.features, edges, edges_from) if not s.is_slide},
     )
     storage.write_text(Path(out) / "gallery.html", gallery.to_page())
     return table
@@ -302,5 +253,6 @@ def run(
 
 def _open(path: Path | str, data_dir: Path | str) -> Scored:
     predictions = read_predictions(path)
-    predictions.labels  # noqa: B018  (unlabelled predictions are refused before anything is measured)
+    if predictions.label is None:
+        raise DataError(f"{path}: holds no labels; slices need a split whose y file is present")
     return Scored.of(predictions, open_split(data_dir, predictions.split))
