@@ -115,6 +115,11 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("predictions", metavar="PREDICTIONS")
     p.add_argument("--data", required=True, metavar="DIR")
     p.add_argument("--out", required=True, metavar="OUT")
+    p.add_argument(
+        "--found-on",
+        metavar="PREDICTIONS",
+        help="search these (of valid) first; PREDICTIONS then confirm what was found",
+    )
     p = verb(top, "tune", verbs.tune, "Search hyper-parameters on valid.", "pcam tune mlp --data DIR --trials 20")
     p.add_argument("preset", metavar="PRESET")
     p.add_argument("--data", required=True, metavar="DIR")

@@ -102,10 +102,19 @@ def evaluate(args: argparse.Namespace) -> int:
 
 
 def slices(args: argparse.Namespace) -> int:
-    from pcam.evaluation.slices import run
+    from pcam.evaluation.slices import run, weak_slices
 
-    table = run(args.predictions, args.data, args.out)
-    _show(args, table.to_dict("records"), str(Path(args.out) / "slices.csv"))
+    table = run(args.predictions, args.data, args.out, found_on=args.found_on)
+    claims = [
+        f"{c.slice}: {c.metric} {c.gap:+.3f} against the rest, {c.verdict}" for c in weak_slices(table).itertuples()
+    ]
+    tried = table[["split", "slice"]].drop_duplicates().groupby("split", sort=False).size()
+    summary = (
+        f"tried {', '.join(f'{n} slices on {split}' for split, n in tried.items())}; weak: {len(claims) or 'none'}"
+    )
+    # Through pandas, since a cell that is empty in the file is null in JSON, not NaN.
+    records = json.loads(table.to_json(orient="records", double_precision=15))
+    _show(args, records, "\n".join([summary, *claims, str(Path(args.out) / "slices.csv")]))
     return 0
 
 
