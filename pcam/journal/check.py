@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from pcam.config import project_root
 from pcam.errors import JournalError, did_you_mean
 from pcam.journal.evidence import Evidence, load_evidence, typed_numbers
-from pcam.journal.fragments import run_state
+from pcam.journal.fragments import cited_run
 from pcam.journal.notebooks import read_notebook
 from pcam.journal.plan import open_plan
 from pcam.journal.questions import QUESTIONS, Question
@@ -197,15 +197,20 @@ def check_evidence(question: Question, evidence: Evidence, work: Path | None) ->
     findings = [Finding(question.name, f"part {part} is not answered", again) for part in sorted(silent)]
     if not evidence.headline:
         findings.append(Finding(question.name, "it has no one-line answer", "call chapter.headline(…)"))
-    for run in evidence.runs if work else []:
+    if work is not None:
+        findings += [Finding(question.name, problem, again) for problem in _unfinished(evidence, work)]
+    return findings
+
+
+def _unfinished(evidence: Evidence, work: Path) -> Iterator[str]:
+    for run in evidence.runs:
         try:
-            state = run_state(work, run) if work else "completed"
+            state = cited_run(work, run).state
         except JournalError as error:
-            findings.append(Finding(question.name, str(error).partition("; ")[0], again))
+            yield str(error).partition("; ")[0]
             continue
         if state != "completed":
-            findings.append(Finding(question.name, f"it cites run {run}, which is {state}", again))
-    return findings
+            yield f"it cites run {run}, which is {state}"
 
 
 def _check_all_evidence(data_dir: Path | str | None) -> list[Finding]:

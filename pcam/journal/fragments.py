@@ -10,11 +10,12 @@ import html
 from collections.abc import Mapping
 from pathlib import Path
 
-from pcam.config import config_hash, load_config
+from pcam.config import config_hash
 from pcam.errors import JournalError
 from pcam.journal.evidence import Evidence
 from pcam.journal.questions import QUESTIONS, Question
 from pcam.storage import read_json
+from pcam.training.runs import Run
 
 _SHORT = 12  # hex digits of a hash that are shown: enough to tell a few thousand runs apart
 
@@ -71,8 +72,8 @@ def banner(evidence: Mapping[str, Evidence]) -> str:
     return f'<div class="pcam-banner pcam-{kind}" role="note">{text}</div>\n'
 
 
-def run_folder(work: Path, run: str) -> Path:
-    """Return the folder of a cited run: among the journal's runs, or made by a chapter for itself.
+def cited_run(work: Path, run: str) -> Run:
+    """Return a cited run, in whatever state: one of the journal's, or one that a chapter made for itself.
 
     Raises:
         JournalError: there is none.
@@ -80,13 +81,8 @@ def run_folder(work: Path, run: str) -> Path:
     folders = [work / "runs" / run, *sorted(p.parent for p in work.glob(f"scratch/**/{run}/status.json"))]
     for folder in folders:
         if (folder / "status.json").exists():
-            return folder
+            return Run(folder)
     raise JournalError(f"run {run} is cited but not in {work / 'runs'}; run the chapter that cites it again")
-
-
-def run_state(work: Path, run: str) -> str:
-    """Return the state that a cited run's own record gives: "completed" is the only one that may be cited."""
-    return str(read_json(run_folder(work, run) / "status.json", "run status").get("state"))
 
 
 def runs(evidence: Mapping[str, Evidence], work: Path) -> str:
@@ -108,15 +104,15 @@ def runs(evidence: Mapping[str, Evidence], work: Path) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for run, chapters in sorted(cited.items(), key=lambda item: (names.get(item[0], "~"), item[0])):
-        config = load_config(run_folder(work, run) / "config.yaml")
+        record = cited_run(work, run)
         pages = ", ".join(f"[{n.partition('_')[0]}](questions/{n}.ipynb)" for n in chapters)
         cells = (
             f"`{run[:_SHORT]}`",
             html.escape(names.get(run, "—")),
-            run_state(work, run),
-            config.model.name,
-            str(config.seed),
-            f"`{config_hash(config)[:_SHORT]}`",
+            record.state,
+            record.config.model.name,
+            str(record.config.seed),
+            f"`{config_hash(record.config)[:_SHORT]}`",
             kinds[run],
             pages,
         )

@@ -80,7 +80,7 @@ def _problem(question: Question, notebook: NotebookNode, evidence: Evidence, rec
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     stamp = notebook.metadata.get("pcam", {})
     silent = set(question.parts) - set(evidence.answers) - set(evidence.open_parts)
-    unfinished = [run for run in evidence.runs if fragments.run_state(work, run) != "completed"]
+    unfinished = [run for run in evidence.runs if fragments.cited_run(work, run).state != "completed"]
     checks = (
         (any(cell.execution_count is None for cell in code), "a cell was not executed"),
         (any(o.output_type == "error" for cell in code for o in cell.outputs), "a cell raised an error"),
@@ -193,8 +193,9 @@ def run_jupyter_book(folder: Path, out: Path, log: Path) -> Path:
     Raises:
         JournalError: it warned or failed; the line gives the first warning and the log.
     """
-    command = [sys.executable, "-m", "jupyter_book", "build", str(folder), "--path-output", str(out)]
-    command += ["--all", "-W", "--keep-going", "--quiet"]
+    # The very interpreter that runs this, whatever `jupyter-book` comes first on the PATH.
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(folder)]
+    command += ["--path-output", str(out), "--all", "-W", "--keep-going", "--quiet"]
     make_folder(out)
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
