@@ -220,7 +220,7 @@ def _one_trial(job: _Job) -> None:
     """Ask for one configuration, train it and tell the result."""
     import optuna
 
-    from pcam.training import train
+    from pcam.training import TrainingFailed, train
 
     study = _open_study(Path(job.journal))
     trial = study.ask()
@@ -232,7 +232,7 @@ def _one_trial(job: _Job) -> None:
     config = load_config(job.preset, [*job.overrides, *(f"{key}={value!r}" for key, value in params.items())])
     try:
         run = train(config, job.data_dir, job.runs_dir, resume=True, wait=True, progress=False)
-    except RunError as error:  # such as a loss that is not a number any more: a fact about the configuration
+    except TrainingFailed as error:  # the loss is no longer a number: a fact about the configuration
         trial.set_user_attr("reason", str(error))
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return

@@ -1,0 +1,171 @@
+"""Prediction of a split by a run, and its evaluation.
+
+Whatever scores patches goes through `score_patches`, which feeds the model batches of one fixed shape: a last short
+batch is filled up with blank patches. Otherwise a library may choose another kernel for another batch size, and the
+same patch would get another last digit in `pcam predict` than in `pcam evaluate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from pcam import storage
+from pcam.data.format import Split, available_splits, data_kind, open_split
+from pcam.errors import DataError
+from pcam.evaluation.calibration import expected_calibration_error
+from pcam.evaluation.metrics import baselines, is_constant, score_metrics
+from pcam.evaluation.predictions import Predictions, write_predictions
+from pcam.evaluation.thresholds import Threshold, choose_threshold, confusion_matrix, implied_threshold
+
+if TYPE_CHECKING:
+    import torch
+
+    from pcam.config import EvalConfig
+    from pcam.training import Run
+
+BATCH_SIZE = 128
+
+
+class PatchModel(Protocol):
+    """What is needed of a model: logits of raw patches."""
+
+    def predict_logits(self, patches: torch.Tensor) -> torch.Tensor:
+        """Map uint8 (B, 96, 96, 3) to float32 (B,)."""
+
+
+def score_patches(
+    model: PatchModel, batches: Iterable[np.ndarray], batch_size: int = BATCH_SIZE
+) -> Iterable[np.ndarray]:
+    """Score batches of patches.
+
+    Args:
+        model: a loaded model.
+        batches: uint8 (B, 96, 96, 3) arrays with 0 < B ≤ batch_size.
+        batch_size: the one shape that the model sees.
+
+    Yields:
+        float64 (B,) probabilities of label 1, per batch.
+    """
+    import torch
+
+    for patches in batches:
+        filled = np.zeros((batch_size, *patches.shape[1:]), dtype=np.uint8)
+        filled[: len(patches)] = patches
+        with torch.inference_mode():
+            logits = model.predict_logits(torch.from_numpy(filled))[: len(patches)]
+        # The sigmoid in double precision: in single precision every logit above 17 becomes exactly 1, a tie.
+        yield 1 / (1 + np.exp(-logits.double().cpu().numpy()))
+
+
+def predict_split(run: Run, split: Split, batch_size: int = BATCH_SIZE) -> Predictions:
+    """Score every patch of a split with the weights of a completed run.
+
+    Args:
+        run: a completed run.
+        split: an open split; its labels go along where they are known.
+        batch_size: patches per forward pass; another size may change the last digits.
+
+    Raises:
+        RunError: the run is not completed or its weights are damaged.
+        DataError: the split breaks the contract, or the model gives a score that is not a number.
+    """
+    from pcam.training import load_model
+
+    model = load_model(run)
+    batches = (split.read(slice(start, start + batch_size)) for start in range(0, len(split), batch_size))
+    scores = np.concatenate(list(score_patches(model, batches, batch_size)))
+    if not np.isfinite(scores).all():
+        first = int(np.flatnonzero(~np.isfinite(scores))[0])
+        raise DataError(f"run {run.id} gives no number for patch {first} of {split.name}: its training diverged")
+    return Predictions(split.name, np.arange(len(scores)), split.labels, scores)
+
+
+def evaluate(run_dir: str | Path, data_dir: str | Path, split: str, out: str | Path) -> dict[str, Any]:
+    """Predict a split with a run and score it; write `out/predictions.csv` and `out/metrics.json`.
+
+    The threshold is chosen on valid for the costs in the run's config. Where that would be choosing and reporting on
+    one split (valid itself) or where valid is missing, unlabelled or one-sided, the threshold is the one that the
+    costs imply for calibrated scores, cost_fp / (cost_fp + cost_fn): no data are looked at, and the file says so.
+
+    Args:
+        run_dir: folder of a completed run.
+        data_dir: folder with the split (and, for the threshold, with valid).
+        split: "train", "valid" or "test".
+        out: folder to write to.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        RunError: the run is missing or not completed.
+        DataError: the split is missing or breaks the contract.
+    """
+    from pcam.training import open_run
+
+    run, opened = open_run(run_dir), open_split(data_dir, split)
+    predictions = predict_split(run, opened)
+    valid = None
+    if split != "valid" and "valid" in available_splits(data_dir):
+        valid = predict_split(run, open_split(data_dir, "valid"))
+    report = assess(predictions, opened, valid, run.config.evaluation)
+    report = {"run": run.id, "data_kind": data_kind(data_dir), "fingerprint": opened.fingerprint()} | report
+    write_predictions(Path(out) / "predictions.csv", predictions)
+    storage.write_json(Path(out) / "metrics.json", report)
+    return report
+
+
+def decision_threshold(valid: Predictions | None, config: EvalConfig) -> Threshold:
+    """The threshold that is cheapest on valid, or the one that the costs imply where valid cannot say.
+
+    Args:
+        valid: predictions of valid, or None where there are none to choose on.
+        config: the costs.
+    """
+    if valid is None or valid.n_positive in (None, 0, len(valid)):
+        return implied_threshold(config.cost_fn, config.cost_fp)
+    return choose_threshold(valid, config.cost_fn, config.cost_fp)
+
+
+def assess(predictions: Predictions, split: Split, valid: Predictions | None, config: EvalConfig) -> dict[str, Any]:
+    """Put together what is to be said about predictions of a split, as JSON values.
+
+    Args:
+        predictions: predictions of every patch of `split`.
+        split: the split, for its slides or overlap groups.
+        valid: predictions of valid by the same run, to choose the threshold on; None for the implied one.
+        config: beta, costs and number of resamples.
+
+    Raises:
+        DataError: predictions and split do not match, or `valid` is the split that is reported.
+    """
+    if len(predictions) != len(split):
+        raise DataError(f"{len(predictions)} predictions for {len(split)} patches of {split.name}; predict it again")
+    threshold = decision_threshold(valid, config)
+    metrics = score_metrics(
+        predictions,
+        threshold,
+        split.groups,
+        group_kind=split.group_kind or "group",
+        beta=config.beta,
+        bootstrap=config.bootstrap,
+    )
+    labelled = predictions.label is not None
+    constant = is_constant(predictions, threshold)
+    calibrated = labelled and not constant
+    return {
+        "split": predictions.split,
+        "n": len(predictions),
+        "n_positive": predictions.n_positive,
+        "constant": constant,
+        "threshold": asdict(threshold),
+        "beta": config.beta,
+        "metrics": {name: metric.as_dict() for name, metric in metrics.items()},
+        "confusion": asdict(confusion_matrix(predictions, threshold)) if labelled else None,
+        "expected_calibration_error": expected_calibration_error(predictions) if calibrated else None,
+        "baselines": [b.as_dict() for b in baselines(predictions.labels, config.beta)] if labelled else [],
+    }

@@ -1,0 +1,89 @@
+"""Figures of a search: its history, and where in the space the good trials lie."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pcam.evaluation.curves import PALETTE, STYLES, panels_in_a_row
+from pcam.training.space import Dimension
+from pcam.training.tune import TuneReport
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def history_figure(reports: dict[str, TuneReport]) -> Figure:
+    """ROC-AUC on valid of each trial, and the best so far, for each search."""
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (axes,) = panels_in_a_row(1, width=6.4)
+    for number, (name, report) in enumerate(reports.items()):
+        table, color = report.table(), PALETTE[number]
+        axes.scatter(table["trial"] + 1, table["value"], color=color, marker="os^D"[number % 4], s=22, label=name)
+        style, label = STYLES[number % len(STYLES)], f"{name}, best so far"
+        axes.step(table["trial"] + 1, table["best_so_far"], label=label, where="post", color=color, linestyle=style)
+    axes.set(xlabel="Trial (in order of proposal)", ylabel="ROC-AUC on valid")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def slices_figure(report: TuneReport, space: tuple[Dimension, ...]) -> Figure:
+    """One panel per searched key: ROC-AUC on valid against its value, the champion marked."""
+    figure, panels = panels_in_a_row(len(space), width=2.1 * len(space) + 0.6)
+    scored = report.scored()
+    for dimension, axes in zip(space, panels, strict=True):
+        for trial, value in scored:
+            chosen = trial.number == report.champion.trial
+            color, marker, size = (PALETTE[1], "D", 44) if chosen else (PALETTE[0], "o", 18)
+            axes.scatter(trial.params[dimension.key], value, color=color, marker=marker, s=size)
+        if dimension.log:
+            axes.set_xscale("log")
+        if dimension.choices:
+            axes.set_xticks(dimension.choices)
+        axes.set_xlabel(dimension.key, fontsize=8)
+        axes.tick_params(labelsize=7)
+        if axes is not panels[0]:
+            axes.tick_params(labelleft=False)
+    low, high = scored[-1][1], scored[0][1]
+    margin = 0.08 * max(high - low, 0.01)
+    for axes in panels:
+        axes.set_ylim(low - margin, high + margin)
+    panels[0].set_ylabel("ROC-AUC on valid (diamond: champion)")
+    return figure
+
+
+def parallel_figure(report: TuneReport, space: tuple[Dimension, ...]) -> Figure:
+    """Parallel coordinates: one line per trial over all searched keys, coloured by its ROC-AUC on valid."""
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import Normalize
+
+    scored = report.scored()
+    colours = plt.get_cmap("cividis")
+    scale = Normalize(scored[-1][1], scored[0][1])
+    figure, (axes,) = panels_in_a_row(1, width=8.6)
+    for trial, value in reversed(scored):  # the best on top
+        heights = [_height(dimension, trial.params[dimension.key]) for dimension in space]
+        chosen = trial.number == report.champion.trial
+        axes.plot(heights, color=colours(scale(value)), linewidth=3 if chosen else 1.4, alpha=0.9)
+    for place, dimension in enumerate(space):
+        ends = dimension.choices if dimension.choices else (dimension.low, dimension.high)
+        for end in (ends[0], ends[-1]):
+            axes.text(place + 0.03, _height(dimension, end), f"{end:g}", ha="left", va="center", fontsize=7)
+    axes.set(xticks=range(len(space)), ylim=(-0.06, 1.06), yticks=[])
+    axes.set_xticklabels([f"{d.key}{' (log)' if d.log else ''}" for d in space], fontsize=8)
+    axes.grid(visible=True, axis="x", color="#999999")
+    axes.set_ylabel("Position in the range")
+    figure.colorbar(plt.cm.ScalarMappable(scale, colours), ax=axes, label="ROC-AUC on valid (thick: champion)")
+    return figure
+
+
+def _height(dimension: Dimension, value: float) -> float:
+    """Position of a value in its range, 0 to 1; choices are spaced evenly."""
+    if dimension.choices:
+        return dimension.choices.index(int(value)) / max(len(dimension.choices) - 1, 1)
+    ends = np.array([dimension.low, dimension.high, value], dtype=np.float64)
+    low, high, here = np.log(ends) if dimension.log else ends
+    return float((here - low) / (high - low))

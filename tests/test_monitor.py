@@ -1,0 +1,120 @@
+"""The monitor: silent on clean windows, loud on shifted ones; and the scenarios that it is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import ks_2samp
+
+from pcam.config import load_config
+from pcam.data import open_split
+from pcam.errors import DataError
+from pcam.evaluation import deployment
+from pcam.evaluation.features import FEATURE_NAMES, patch_features
+from pcam.evaluation.monitor import fit_monitor, ks_distances, watched
+from pcam.models import build
+
+
+def slides(seed: int, n_slides: int = 12, per_slide: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Three quantities with a shift of each slide's own."""
+    rng = np.random.default_rng(seed)
+    slide = np.repeat(np.arange(n_slides), per_slide)
+    return rng.normal(size=(n_slides, 3))[slide] * 0.5 + rng.normal(size=(len(slide), 3)), slide
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_distances_agree_with_scipy(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    reference, window = np.round(rng.normal(size=(80, 2)), 1), np.round(rng.normal(0.3, 1, (30, 2)), 1)
+    expected = [ks_2samp(reference[:, c], window[:, c]).statistic for c in range(2)]
+    assert ks_distances(np.sort(reference, axis=0), window) == pytest.approx(expected, abs=1e-12)
+
+
+def test_clean_slides_rarely_alarm_and_a_shift_does() -> None:
+    values, slide = slides(0)
+    monitor = fit_monitor(values, ["a", "b"], slide, window=64)
+    clean = np.mean([monitor.alarm_rate(slides(seed)[0], windows=20) for seed in range(1, 11)])
+    assert clean < 0.05
+    shifted = slides(1)[0]
+    shifted[:, 1] += 2
+    assert monitor.alarm_rate(shifted) > 0.95
+    assert monitor.check(shifted).quantity == "a" and monitor.check(shifted).alarm
+
+
+def test_a_limit_from_slides_is_wider_than_one_from_patches() -> None:
+    values, slide = slides(0)
+    assert fit_monitor(values, ["a", "b"], slide).limit > 1.5 * fit_monitor(values, ["a", "b"]).limit
+
+
+def test_outliers_are_found_one_by_one() -> None:
+    values, slide = slides(0)
+    monitor = fit_monitor(values, ["a", "b"], slide)
+    assert not monitor.outliers(values).any()
+    odd = values[:3].copy()
+    odd[1, 2] = 100
+    assert monitor.outliers(odd).tolist() == [False, True, False]
+
+
+def test_bad_windows_and_references_are_refused() -> None:
+    values, slide = slides(0)
+    monitor = fit_monitor(values, ["a", "b"], slide, simulations=10)
+    with pytest.raises(DataError, match=r"rows of 3 values \(score, a, b\)"):
+        monitor.check(values[:, :2])
+    with pytest.raises(DataError, match="rows of 3 values"):
+        monitor.check(values[:0])
+    with pytest.raises(DataError, match="at least two slides or patches, found 1"):
+        fit_monitor(values, ["a", "b"], np.zeros(len(values)))
+
+
+CHANGES = (deployment.stain_shift, deployment.out_of_focus, deployment.recompress, deployment.pen_mark)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_keep_the_format_and_change_something(tiny: Path, change: object) -> None:
+    patches = open_split(tiny, "test").read(slice(0, 4))
+    changed = change(patches)
+    assert changed.shape == patches.shape and changed.dtype == np.uint8
+    assert not np.array_equal(changed, patches)
+
+
+def test_blur_softens_and_staining_darkens(tiny: Path) -> None:
+    patches = open_split(tiny, "test").read(slice(None))
+    before = dict(zip(FEATURE_NAMES, patch_features(patches).mean(axis=0), strict=True))
+    blurred = dict(zip(FEATURE_NAMES, patch_features(deployment.out_of_focus(patches)).mean(axis=0), strict=True))
+    stained = dict(zip(FEATURE_NAMES, patch_features(deployment.stain_shift(patches)).mean(axis=0), strict=True))
+    assert blurred["sharpness"] < 0.2 * before["sharpness"]
+    assert stained["brightness"] < before["brightness"]
+    assert stained["haematoxylin"] == pytest.approx(1.4 * before["haematoxylin"], rel=0.05)
+
+
+def test_gradient_sign_raises_the_loss_within_its_step(tiny: Path) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    model = build(load_config("mlp").model).eval()
+    split = open_split(tiny, "test")
+    patches, labels = split.read(slice(None)), split.labels
+    attacked = deployment.fast_gradient_sign(model, patches, labels)
+    assert np.abs(attacked.astype(int) - patches).max() <= 2
+
+    def loss(pixels: np.ndarray) -> float:
+        margin = (2.0 * labels - 1) * model.predict_logits(torch.from_numpy(pixels)).numpy()
+        return float(np.log1p(np.exp(-margin)).mean())
+
+    assert loss(attacked) > loss(patches)
+
+
+def test_every_scenario_gets_a_row_and_the_clean_one_is_quiet(tiny: Path) -> None:
+    model = build(load_config("mlp").model).eval()
+    train, test = open_split(tiny, "train"), open_split(tiny, "test")
+    patches = train.read(slice(None))
+    monitor = fit_monitor(watched(np.linspace(0, 1, len(patches)), patch_features(patches)), FEATURE_NAMES, window=16)
+    weights = [parameter.clone() for parameter in model.parameters()]
+    table = deployment.scenario_table(model, test.read(slice(None)), test.labels, monitor)
+    assert table["scenario"].tolist() == [scenario.name for scenario in deployment.SCENARIOS]
+    assert (table["n"] == 24).all() and table["alarm_rate"].between(0, 1).all()
+    glass = table.set_index("scenario").loc["blank glass"]
+    assert np.isnan(glass["roc_auc"]) and glass["alarm_rate"] == 1
+    assert all((old == new).all() for old, new in zip(weights, model.parameters(), strict=True))

@@ -1,0 +1,105 @@
+"""Prediction and evaluation of a split, from a real (tiny) run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pcam.config import EvalConfig, load_config
+from pcam.data import open_split
+from pcam.errors import DataError, RunError
+from pcam.evaluation import Predictions, evaluate, predict_split, read_predictions
+from pcam.evaluation.predict import assess, decision_threshold, score_patches
+from pcam.training import Run, load_model, train
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    config = load_config("mlp", ["train.epochs=1", "model.hidden=8", "evaluation.bootstrap=100"])
+    return train(config, tiny, tmp_path_factory.mktemp("runs"), progress=False)
+
+
+def test_evaluate_writes_what_it_returns(run: Run, tiny: Path, tmp_path: Path) -> None:
+    report = evaluate(run.path, tiny, "test", tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == report
+    p = read_predictions(tmp_path / "out" / "predictions.csv")
+    assert len(p) == 24 and np.array_equal(p.labels, open_split(tiny, "test").labels)
+    assert report["run"] == run.id and report["data_kind"] == "synthetic" and report["n"] == 24
+    assert report["threshold"]["split"] == "valid"
+    for metric in report["metrics"].values():
+        assert {"value", "low", "high", "n", "n_positive", "method", "reason"} <= set(metric)
+        assert metric["value"] is not None or metric["reason"]
+    assert [b["name"] for b in report["baselines"]] == ["all_negative", "all_positive", "majority"]
+    assert sum(report["confusion"].values()) == 24
+
+
+def test_evaluating_valid_does_not_choose_the_threshold_there(run: Run, tiny: Path, tmp_path: Path) -> None:
+    threshold = evaluate(run.path, tiny, "valid", tmp_path)["threshold"]
+    assert threshold["split"] is None and threshold["value"] == pytest.approx(1 / 6)
+    assert threshold["rule"] == "fixed beforehand by the costs: 1 / (1 + 5)"
+
+
+def test_a_folder_without_valid_gets_the_implied_threshold(run: Run, tiny: Path, tmp_path: Path) -> None:
+    for file in tiny.glob("*test*"):
+        shutil.copy(file, tmp_path)
+    assert evaluate(run.path, tmp_path, "test", tmp_path / "out")["threshold"]["split"] is None
+
+
+def test_a_split_without_labels_is_predicted_and_its_metrics_are_null(run: Run, tiny: Path, tmp_path: Path) -> None:
+    for file in tiny.glob("*test*"):
+        if "_y.h5" not in file.name:
+            shutil.copy(file, tmp_path)
+    report = evaluate(run.path, tmp_path, "test", tmp_path / "out")
+    assert report["n_positive"] is None and report["baselines"] == [] and report["confusion"] is None
+    assert all(m["value"] is None and m["reason"] == "the labels are not known" for m in report["metrics"].values())
+    assert read_predictions(tmp_path / "out" / "predictions.csv").label is None
+
+
+def test_missing_split_and_unfinished_run_are_refused(run: Run, tiny: Path, tmp_path: Path) -> None:
+    shutil.copy(tiny / "camelyonpatch_level_2_split_test_x.h5", tmp_path)
+    with pytest.raises(DataError, match=r"camelyonpatch_level_2_split_train_x\.h5"):
+        evaluate(run.path, tmp_path, "train", tmp_path / "out")
+    with pytest.raises(RunError, match="not a run folder"):
+        evaluate(tmp_path, tiny, "test", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_patch_gets_the_same_bits_in_any_company(run: Run, tiny: Path) -> None:
+    """Alone, in a batch or in another place of it: the model sees one shape, so the score is the same."""
+    split = open_split(tiny, "test")
+    together = predict_split(run, split).score
+    model = load_model(run)
+    alone = [next(iter(score_patches(model, [split.read([i])])))[0] for i in range(len(split))]
+    backwards = next(iter(score_patches(model, [split.read(slice(None))[::-1]])))[::-1]
+    assert np.array_equal(together, alone) and np.array_equal(together, backwards)
+
+
+def test_training_and_prediction_agree(run: Run, tiny: Path) -> None:
+    p = predict_split(run, open_split(tiny, "valid"))
+    nll = -np.mean(np.log(np.where(p.labels == 1, p.score, 1 - p.score)))
+    assert nll == pytest.approx(run.final["valid_loss"], abs=1e-6)
+
+
+def test_constant_predictor_is_called_out_and_not_reported(tiny: Path) -> None:
+    split = open_split(tiny, "test")
+    flat = Predictions("test", np.arange(len(split)), split.labels, np.full(len(split), 0.4))
+    report = assess(flat, split, None, EvalConfig())
+    assert report["constant"] == "constant predictor: every score is 0.4"
+    assert all(metric["value"] is None for metric in report["metrics"].values())
+    assert report["expected_calibration_error"] is None
+
+
+def test_predictions_of_other_patches_are_refused(tiny: Path) -> None:
+    short = Predictions("test", np.arange(3), np.array([0, 1, 0]), np.array([0.1, 0.2, 0.3]))
+    with pytest.raises(DataError, match="3 predictions for 24 patches of test"):
+        assess(short, open_split(tiny, "test"), None, EvalConfig())
+
+
+@pytest.mark.parametrize("label", [None, [0, 0], [1, 1]])
+def test_valid_that_cannot_decide_leaves_the_implied_threshold(label: list[int] | None) -> None:
+    valid = Predictions("valid", np.arange(2), None if label is None else np.array(label), np.array([0.2, 0.8]))
+    assert decision_threshold(valid, EvalConfig(cost_fn=3.0)).value == pytest.approx(0.25)
