@@ -1,0 +1,177 @@
+"""The list of what was found: one row an issue of a patch, or of a pair of patches, and the groups it implies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcam import storage
+from pcam.audit.scan import Scan
+
+ISSUES = (
+    "black",
+    "white",
+    "constant",
+    "nan",
+    "out_of_range",
+    "exact_duplicate",
+    "symmetry_duplicate",
+    "near_duplicate",
+    "pixel_overlap",
+    "shared_slide",
+    "trigger",
+    "label_suspect",
+)
+PAIR_ISSUES = ("exact_duplicate", "symmetry_duplicate", "near_duplicate", "pixel_overlap")
+COLUMNS = ("split", "index", "issue", "score", "partner_split", "partner_index")
+_MOST_COPIES = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """Rows of findings by patch number, in order of issue and patch.
+
+    Attributes:
+        issue: int (M,), position in `ISSUES`.
+        patch: int64 (M,), number of the patch.
+        partner: int64 (M,), number of the other patch of a pair, else -1.
+        score: float64 (M,); see `pcam.audit.audit`.
+    """
+
+    issue: NDArray[np.int64]
+    patch: NDArray[np.int64]
+    partner: NDArray[np.int64]
+    score: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.issue)
+
+    def of(self, *issues: str) -> Findings:
+        """The rows of the named issues."""
+        keep = np.isin(self.issue, [ISSUES.index(issue) for issue in issues])
+        return Findings(self.issue[keep], self.patch[keep], self.partner[keep], self.score[keep])
+
+    def patches(self) -> NDArray[np.int64]:
+        """The patches (K,) that some row names, as patch or as partner, each once."""
+        named = np.concatenate([self.patch, self.partner])
+        return np.unique(named[named >= 0])
+
+    def write(self, path: Path, scan: Scan) -> None:
+        """Write the rows as CSV, atomically.
+
+        Raises:
+            StorageError: the file cannot be written.
+        """
+        names = [split.name for split in scan.splits]
+        with storage.atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+            file.write(",".join(COLUMNS) + "\n")
+            for issue, patch, partner, score in zip(
+                self.issue.tolist(), self.patch.tolist(), self.partner.tolist(), self.score.tolist(), strict=True
+            ):
+                other = f"{names[scan.split[partner]]},{scan.index[partner]}" if partner >= 0 else ","
+                row = f"{names[scan.split[patch]]},{scan.index[patch]},{ISSUES[issue]},{score:.6g},{other}\n"
+                file.write(row)
+
+
+def collect(parts: Sequence[tuple[str, NDArray[np.int64], NDArray[np.float64]]]) -> Findings:
+    """Join findings of several issues.
+
+    Args:
+        parts: (issue, patches (M,) or pairs (M, 2), scores (M,)). In a pair the second is the patch that is listed
+            and the first its partner where the issue is a slide's; otherwise the lower number is listed.
+    """
+    issue, patch, partner, score = [], [], [], []
+    for name, found, values in parts:
+        issue.append(np.full(len(found), ISSUES.index(name)))
+        single = found.ndim == 1
+        listed = found if single else found[:, 1 if name == "shared_slide" else 0]
+        other = np.full(len(found), -1) if single else found[:, 0 if name == "shared_slide" else 1]
+        patch.append(listed)
+        partner.append(other)
+        score.append(values)
+    rows = Findings(*(np.concatenate(column) for column in (issue, patch, partner, score)))
+    order = np.lexsort((rows.partner, rows.patch, rows.issue))
+    return Findings(rows.issue[order], rows.patch[order], rows.partner[order], rows.score[order])
+
+
+def with_copies(
+    pairs: NDArray[np.int64], scores: NDArray[np.float64], digest: NDArray[np.bytes_], chosen: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Extend pairs of representatives to the exact copies of either.
+
+    Args:
+        pairs: int64 (P, 2) of patches that stand for their copies.
+        scores: (P,).
+        digest: (N,) hash of every patch.
+        chosen: bool (N,), the representatives.
+    """
+    _, inverse, counts = np.unique(digest, return_inverse=True, return_counts=True)
+    copied = counts[inverse] > 1
+    affected = copied[pairs].any(axis=1) if len(pairs) else np.zeros(0, dtype=bool)
+    if not affected.any():
+        return pairs, scores
+    members: dict[int, list[int]] = {}
+    for patch in np.flatnonzero(copied).tolist():
+        members.setdefault(int(inverse[patch]), []).append(patch)
+    more, more_scores = [], []
+    for (a, b), score in zip(pairs[affected].tolist(), scores[affected].tolist(), strict=True):
+        sets = [members.get(int(inverse[p]), [p])[:_MOST_COPIES] for p in (a, b)]
+        for first, second in product(*sets):
+            more.append(sorted((first, second)))
+            more_scores.append(score)
+    rest = ~affected
+    return np.concatenate([pairs[rest], np.array(more, np.int64)]), np.concatenate([scores[rest], more_scores])
+
+
+def without(pairs: NDArray[np.int64], *listed: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """bool (P,): which pairs are not among those listed already."""
+    seen = {tuple(pair) for earlier in listed for pair in earlier.tolist()}
+    return np.array([tuple(pair) not in seen for pair in pairs.tolist()], dtype=bool)
+
+
+def groups(n: int, *pairs: NDArray[np.int64], together: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Number the sets of patches that must stay in one split: the connected components of the pairs.
+
+    Args:
+        n: number of patches.
+        pairs: int64 (P, 2) arrays of patches that are not independent.
+        together: int64 (N,), a number per patch; patches with the same one, unless it is -1, belong together.
+
+    Returns:
+        int64 (N,), groups numbered in order of their first patch.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    edges = [np.concatenate([p.reshape(-1, 2) for p in pairs])] if pairs else []
+    if together is not None:
+        members = np.flatnonzero(together >= 0)
+        first = np.unique(together[members], return_index=True, return_inverse=True)
+        edges.append(np.stack([members[first[1]][first[2]], members], axis=1))
+    joined = np.concatenate(edges) if edges else np.empty((0, 2), np.int64)
+    graph = coo_array((np.ones(len(joined), dtype=np.int8), (joined[:, 0], joined[:, 1])), shape=(n, n))
+    return connected_components(graph, directed=False)[1].astype(np.int64)
+
+
+def tied_to(scan: Scan, findings: Findings, split: str, others: Sequence[str] | None = None) -> NDArray[np.bool_]:
+    """Which patches (n,) of a split form a pair (copy, near copy, shared pixels, shared slide) with another split's.
+
+    Args:
+        scan: the scanned patches.
+        findings: what was found among them.
+        split: the split that is asked about.
+        others: names of the splits on the other side; None: all others.
+    """
+    names = [s.name for s in scan.splits]
+    wanted = [names.index(name) for name in (others or names) if name != split and name in names]
+    own = names.index(split)
+    pairs = findings.of(*PAIR_ISSUES, "shared_slide")
+    tied = np.zeros(len(scan), dtype=bool)
+    for one, two in ((pairs.patch, pairs.partner), (pairs.partner, pairs.patch)):
+        tied[one[(scan.split[one] == own) & np.isin(scan.split[two], wanted)]] = True
+    return tied[scan.split == own]

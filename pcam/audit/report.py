@@ -1,0 +1,172 @@
+"""`audit`: run every check on a data folder and write findings.csv, groups.csv, overlaps.csv and summary.json."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcam import storage
+from pcam.audit import duplicates, integrity, labels, near, overlap, slides, trigger
+from pcam.audit import storage as terms
+from pcam.audit.findings import ISSUES, Findings, collect, groups, with_copies, without
+from pcam.audit.scan import Scan, scan
+from pcam.audit.summary import summarise
+from pcam.data.format import available_splits
+from pcam.errors import DataError, did_you_mean
+
+
+@dataclass(frozen=True, eq=False)
+class AuditReport:
+    """What an audit found.
+
+    Attributes:
+        scan: the facts of every patch; patches are numbered through all splits.
+        findings: the rows of findings.csv.
+        overlaps: the pairs that share pixels, with their shift.
+        symmetries: int64 (P, 3): first, second, and which of `symmetry.SYMMETRIES` turns one into the other.
+        triggers: the marks that follow a label.
+        groups: int64 (N,), sets of patches that must stay in one split.
+        integrity: counts per split and issue.
+        storage: the terms of each file's size.
+        summary: what summary.json holds.
+    """
+
+    scan: Scan
+    findings: Findings
+    overlaps: overlap.Overlaps
+    symmetries: NDArray[np.int64]
+    triggers: list[trigger.Trigger]
+    groups: NDArray[np.int64]
+    integrity: list[integrity.IssueCount]
+    storage: list[terms.StorageTerms]
+    summary: dict[str, Any]
+
+    @property
+    def n_findings(self) -> int:
+        """Number of findings; label suspects are candidates and do not count."""
+        return len(self.findings) - len(self.findings.of("label_suspect"))
+
+    def __str__(self) -> str:
+        counts = {issue: len(self.findings.of(issue)) for issue in ISSUES}
+        lines = [f"{issue:<20}{count:>8,}" for issue, count in counts.items()]
+        across = self.summary["patches_tied_to_another_split"]
+        lines += [f"{name}: {count:,} patches are tied to another split" for name, count in across.items()]
+        return "\n".join(lines)
+
+
+def audit(
+    directory: Path | str, out: Path | str, splits: Sequence[str] | None = None, *, suspects: bool = True
+) -> AuditReport:
+    """Audit a data folder and write what was found.
+
+    Writes OUT/findings.csv (columns split, index, issue, score, partner_split, partner_index), OUT/overlaps.csv
+    (the shift of each pair that shares pixels), OUT/groups.csv (sets of patches that must stay in one split) and
+    OUT/summary.json. The score is the share of broken values for `nan` and `out_of_range`; the correlation of low
+    frequencies for `near_duplicate`; the share of common pixels for `pixel_overlap`; the share of the other split's
+    patches on the slide for `shared_slide`; the suspicion for `label_suspect`; otherwise 1. A pair has one row, in the
+    first of: exact, symmetry, overlap, near. Black, white and constant patches are in no pair.
+
+    Args:
+        directory: the data folder.
+        out: the folder to write into.
+        splits: names of splits; None: all that are there.
+        suspects: also rank label suspects.
+
+    Raises:
+        DataError: no such folder or split, or a file breaks the contract otherwise than by its values.
+        StorageError: the results cannot be written.
+    """
+    start = time.perf_counter()
+    there = available_splits(directory)
+    for name in splits or ():
+        if name not in there:
+            raise DataError(f"{directory}: no split '{name}' to audit{did_you_mean(name, there)}")
+    out = storage.make_folder(Path(out))
+    patches = scan(directory, [name for name in there if splits is None or name in splits])
+    scanned = time.perf_counter()
+
+    unique = duplicates.representatives(patches)
+    digest = patches.facts.digest
+    exact = duplicates.exact(patches)
+    symmetric, relation = duplicates.symmetric(patches)
+    shared_pixels = overlap.find(patches.anchors.take(unique[patches.anchors.patch]), len(patches))
+    same_place = (shared_pixels.dy == 0) & (shared_pixels.dx == 0)
+    edited = shared_pixels.take(same_place)  # equal but for a few pixels: a near duplicate, not a neighbour
+    shared_pixels = shared_pixels.take(~same_place)
+    close, correlation = near.find(patches.facts.spectrum, unique)
+    new = without(close, symmetric, shared_pixels.pairs, edited.pairs)
+    close = np.concatenate([close[new], edited.pairs])
+    closeness = np.concatenate([correlation[new], edited.agreement])
+    close, closeness = with_copies(close, closeness, digest, unique)
+    overlapping, share = with_copies(shared_pixels.pairs, shared_pixels.shared, digest, unique)
+    slide_pairs, slide_share = slides.shared(patches)
+
+    linked = groups(len(patches), exact, symmetric, close, overlapping)
+    triggers = trigger.find(patches, linked)
+    slide = slides.slide_codes(patches)
+    apart = linked if slide is None else groups(len(patches), exact, symmetric, close, overlapping, together=slide)
+    suspicious, suspicion = labels.find(patches, apart) if suspects else (np.empty(0, np.int64), np.empty(0))
+
+    found = integrity.find(patches.facts)
+    marked = np.unique(np.concatenate([t.patches for t in triggers])) if triggers else np.empty(0, np.int64)
+    rows = collect(
+        [
+            *((issue, *found[issue]) for issue in integrity.ISSUES),
+            ("exact_duplicate", exact, np.ones(len(exact))),
+            ("symmetry_duplicate", symmetric, np.ones(len(symmetric))),
+            ("near_duplicate", close, closeness),
+            ("pixel_overlap", overlapping, share),
+            ("shared_slide", slide_pairs, slide_share),
+            ("trigger", marked, np.ones(len(marked))),
+            ("label_suspect", suspicious, suspicion),
+        ]
+    )
+    report = AuditReport(
+        scan=patches,
+        findings=rows,
+        overlaps=shared_pixels,
+        symmetries=np.column_stack([symmetric, relation]),
+        triggers=triggers,
+        groups=apart,
+        integrity=_integrity(patches, found),
+        storage=[terms.explain(split) for split in patches.splits],
+        summary={},
+    )
+    seconds = {"scan": scanned - start, "search": time.perf_counter() - scanned}
+    report.summary.update(summarise(report, directory, seconds))
+    _write(report, out)
+    return report
+
+
+def _integrity(
+    patches: Scan, found: dict[str, tuple[NDArray[np.int64], NDArray[np.float64]]]
+) -> list[integrity.IssueCount]:
+    counts = []
+    for number, split in enumerate(patches.splits):
+        here = patches.split == number
+        for issue in integrity.ISSUES:
+            flagged = np.zeros(len(patches), dtype=bool)
+            flagged[found[issue][0]] = True
+            counts.append(integrity.count(split.name, issue, flagged[here], patches.label[here]))
+    return counts
+
+
+def _write(report: AuditReport, out: Path) -> None:
+    patches = report.scan
+    report.findings.write(out / "findings.csv", patches)
+    lines = ["split,index,partner_split,partner_index,dy,dx,agreement"]
+    found = report.overlaps
+    for (a, b), dy, dx, agreement in zip(found.pairs, found.dy, found.dx, found.agreement, strict=True):
+        place = f"{patches.name(a)},{patches.index[a]},{patches.name(b)},{patches.index[b]}"
+        lines.append(f"{place},{dy},{dx},{agreement:.6g}")
+    storage.write_text(out / "overlaps.csv", "\n".join(lines) + "\n")
+    lines = ["split,index,group"]
+    lines += [f"{patches.name(i)},{patches.index[i]},{group}" for i, group in enumerate(report.groups.tolist())]
+    storage.write_text(out / "groups.csv", "\n".join(lines) + "\n")
+    storage.write_json(out / "summary.json", report.summary)
