@@ -164,7 +164,7 @@ def test_run_needs_labels_and_the_right_data(tiny, files, tmp_path) -> None:
     longer = Predictions("test", np.arange(25), np.arange(25) % 2, np.linspace(0, 1, 25))
     write_predictions(tmp_path / "longer.csv", longer)
     with pytest.raises(
-        DataError, match="go up to index 24, but .* has 24 patches; use the data that they were made on"
+        DataError, match=r"go up to index 24, but .* has 24 patches; use the data that they were made on"
     ):
         run(tmp_path / "longer.csv", tiny, tmp_path / "out")
     with pytest.raises(DataError, match="search one split and confirm on another"):
