@@ -14,7 +14,7 @@ from pcam.errors import JournalError
 from pcam.journal.check import check_evidence
 from pcam.journal.notebooks import chapter_source, write_notebook
 from pcam.journal.plan import open_plan
-from pcam.journal.stage import published_form, verified_chapters, write_generated
+from pcam.journal.stage import book_page, published_form, verified_chapters, write_generated
 from pcam.storage import write_bytes
 
 
@@ -42,10 +42,9 @@ def publish(data_dir: Path | str | None = None) -> list[Path]:
     written = []
     for name, chapter in chapters.items():
         assert chapter.notebook is not None
-        page = published_form(chapter.notebook)
-        written.append(write_notebook(book / "questions" / f"{name}.ipynb", page))
+        written.append(write_notebook(book / "questions" / f"{name}.ipynb", book_page(chapter.notebook)))
         record = chapter.path.with_suffix(".json")
         written.append(write_bytes(book / "evidence" / record.name, record.read_bytes()))
         if plan.work.name == "sample":
-            written.append(write_notebook(chapter_source(chapter.question), page))
+            written.append(write_notebook(chapter_source(chapter.question), published_form(chapter.notebook)))
     return written + write_generated(chapters, plan.work, book / "_generated")

@@ -135,6 +135,23 @@ def published_form(notebook: NotebookNode) -> NotebookNode:
     return page
 
 
+def book_page(notebook: NotebookNode) -> NotebookNode:
+    """Return an executed notebook as a page of the book, in which every figure has its text alternative.
+
+    A figure carries its text in its output; MyST-NB reads it from the cell, where the source has no such thing.
+    """
+    page = published_form(notebook)
+    cells = []
+    for cell in page.cells:
+        pictures = [o.get("metadata", {}).get("image/png", {}) for o in cell.get("outputs", [])]
+        alt = next((picture["alt"] for picture in pictures if picture.get("alt")), None)
+        if alt:
+            cell = NotebookNode({**cell, "metadata": {**cell.metadata, "mystnb": {"image": {"alt": alt}}}})
+        cells.append(cell)
+    page["cells"] = cells
+    return page
+
+
 def write_generated(chapters: dict[str, Executed], work: Path, folder: Path) -> list[Path]:
     """Write the generated fragments into a folder and return their paths."""
     evidence = {name: c.evidence for name, c in chapters.items() if c.evidence is not None}
@@ -160,7 +177,7 @@ def stage(plan: Plan) -> Path:
         shutil.copy(root / name, folder / name)
     for name, chapter in chapters.items():
         assert chapter.notebook is not None  # verified_chapters() read it
-        write_notebook(folder / "questions" / f"{name}.ipynb", published_form(chapter.notebook))
+        write_notebook(folder / "questions" / f"{name}.ipynb", book_page(chapter.notebook))
     write_generated(chapters, plan.work, folder / "_generated")
     return folder
 
