@@ -27,9 +27,9 @@ WHOLE_JOURNAL = "journal"
 _BOUND_CALLS = {"answer": 1, "headline": 0}  # Chapter method → position of its template
 _PART_CALLS = ("answer", "no_evidence")
 _NOT_RESULTS = re.compile(
-    r"""^\#+[ ].*$                       # a heading
+    r"""^\#+[ ][^\n]*$                   # a heading
       | ^\s*\d+[.)](?=\s)                # the number of a list item
-      | ^```.*?^``` | ^:::+.*$           # a fenced block; a directive's own line
+      | ^```.*?^``` | ^:::+[^\n]*$       # a fenced block; a directive's own line
       | \]\([^)]*\) | <[^>]*>            # the target of a link; an HTML tag or address
       | https?://\S+
       | \{\{.*?\}\}                      # a bound value
@@ -172,10 +172,15 @@ def _unbound(text: str, place: str) -> Iterator[Finding]:
 def _unanswered_headings(text: str, numbers: Iterable[int], name: str) -> Iterator[Finding]:
     """Yield a finding for each question without a heading such as `## Q6 …`, or with nothing written below it."""
     sections: dict[int, str] = {}
+    current, level = 0, 0
     for section in re.split(r"^(?=#+ )", text, flags=re.MULTILINE):
         heading, _, body = section.partition("\n")
+        depth = len(heading) - len(heading.lstrip("#"))
         found = re.match(r"#+ (?:Q|Question )?(\d+)\b", heading)
-        current = int(found.group(1)) if found else (list(sections) or [0])[-1]
+        if found and (not current or depth <= level):
+            current, level = int(found.group(1)), depth
+        elif depth <= level:  # another chapter begins, and it is no question
+            current, level = 0, 0
         sections[current] = sections.get(current, "") + body.strip()
     for number in sorted(numbers):
         if number not in sections:
