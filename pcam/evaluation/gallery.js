@@ -188,7 +188,7 @@ function render({ model, el }) {
 
   // ---- filters and order
   const choice = (label, options, onpick) => {
-    const list = make("select", { onchange: () => onpick(list.value) });
+    const list = make("select", { "aria-label": label.trim(), onchange: () => onpick(list.value) });
     list.append(...options.map(([value, text]) => make("option", { value, text })));
     return [list, make("label", {}, label, list)];
   };

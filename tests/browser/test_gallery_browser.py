@@ -1,0 +1,319 @@
+"""The gallery as a reader has it: its HTML opened from disk in Chromium, with the network watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pcam.data.format import Split, open_split
+from pcam.evaluation.gallery import ErrorGallery
+from pcam.evaluation.predictions import Predictions
+
+pytestmark = pytest.mark.browser
+Open = Callable[..., Any]
+
+
+def predicted(split: Split, *, labelled: bool = True) -> Predictions:
+    rng = np.random.default_rng(4)
+    label = split.labels
+    score = np.round(1 / (1 + np.exp(-(2.0 * label - 1 + 1.5 * rng.normal(size=len(label))))), 2)
+    return Predictions(split.name, np.arange(len(label)), label if labelled else None, score)
+
+
+@pytest.fixture(scope="module")
+def split(tiny) -> Split:
+    opened = open_split(tiny, "test")
+    # A hostile slide name rides along in every test.
+    opened.__dict__["slides"] = np.where(np.arange(len(opened)) % 2, "</script><img src=x onerror=alert(1)>", "slide b")
+    return opened
+
+
+@pytest.fixture
+def show(browser, tmp_path: Path) -> Iterator[Open]:
+    """Open a gallery as a file; at the end nothing but that file may have been asked for, and nothing have failed."""
+    asked: list[str] = []
+    errors: list[str] = []
+    pages = []
+
+    def open_gallery(gallery: ErrorGallery | str, width: int = 1100, scheme: str = "light", theme: str = "") -> Any:
+        html = gallery if isinstance(gallery, str) else gallery.to_page()
+        if theme:
+            html = html.replace("<html ", f'<html data-theme="{theme}" ', 1)
+        (tmp_path / "gallery.html").write_text(html, encoding="utf-8")
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text))
+        page.on("dialog", lambda dialog: errors.append(f"dialog: {dialog.message}"))
+        page.goto((tmp_path / "gallery.html").as_uri())
+        page.wait_for_selector(".pcam-gallery")
+        pages.append(page)
+        return page
+
+    yield open_gallery
+    for page in pages:
+        page.close()
+    assert errors == []
+    assert [url for url in asked if url != (tmp_path / "gallery.html").as_uri()] == []
+
+
+def settle(page: Any) -> None:
+    """Wait until the frame after the next is drawn: the page answers within one."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
+def counts(page: Any) -> dict[str, int]:
+    return {
+        cell.get_attribute("data-outcome"): int(cell.locator("strong").inner_text().replace(",", ""))
+        for cell in page.locator(".cell").all()
+    }
+
+
+def by_numpy(p: Predictions, threshold: float) -> dict[str, int]:
+    called, label = p.score >= threshold, p.labels == 1
+    return {
+        "TP": int((called & label).sum()),
+        "FN": int((~called & label).sum()),
+        "FP": int((called & ~label).sum()),
+        "TN": int((~called & ~label).sum()),
+    }
+
+
+def slide_to(page: Any, threshold: float) -> None:
+    slider = page.locator("input[type=range]")
+    slider.evaluate("(node, value) => { node.value = value; node.dispatchEvent(new Event('input')); }", str(threshold))
+    settle(page)
+
+
+def test_the_slider_counts_as_numpy_does(show: Open, split: Split) -> None:
+    p = predicted(split)
+    # Only five patches are on show: the counts must be over all of them none the less.
+    page = show(ErrorGallery(p, split, limit=5))
+    assert counts(page) == by_numpy(p, 0.5)
+    # Scores have two decimals, so many thresholds hit one exactly: "this score or more" must hold.
+    for threshold in (0, 0.01, *np.unique(p.score)[::4], 0.333, 0.999, 1):
+        slide_to(page, threshold)
+        expected = by_numpy(p, float(threshold))
+        assert counts(page) == expected, threshold
+        rates = page.locator(".rates dd").all_inner_texts()
+        positives, negatives = expected["TP"] + expected["FN"], expected["TN"] + expected["FP"]
+        assert rates[0] == f"{expected['TP'] / positives:.3f} {expected['TP']} of {positives}"
+        assert rates[1] == f"{expected['TN'] / negatives:.3f} {expected['TN']} of {negatives}"
+
+
+def test_an_exact_threshold_and_the_way_back(show: Open, split: Split) -> None:
+    p = predicted(split)
+    page = show(ErrorGallery(p, split, 0.4321))
+    page.get_by_label("Threshold, exact value").fill("0.87654")
+    page.keyboard.press("Enter")
+    settle(page)
+    assert counts(page) == by_numpy(p, 0.87654)
+    page.get_by_role("button", name="Back to 0.432").click()
+    settle(page)
+    assert counts(page) == by_numpy(p, 0.4321)
+
+
+def test_cells_switch_outcomes_on_and_off(show: Open, split: Split) -> None:
+    p = predicted(split)
+    expected = by_numpy(p, 0.5)
+    page = show(ErrorGallery(p, split))
+    assert page.locator(".tile").count() == expected["FN"] + expected["FP"]
+    page.locator(".cell.TN").click()
+    assert page.locator(".tile").count() == expected["FN"] + expected["FP"] + expected["TN"]
+    for name in ("FN", "FP", "TN"):
+        page.locator(f".cell.{name}").click()
+    assert page.locator(".tile").count() == 0
+    assert "No patch on show fits" in page.get_by_role("status").inner_text()
+
+
+def test_filters_by_slide_slice_and_score(show: Open, split: Split) -> None:
+    p = predicted(split)
+    late = np.arange(24) >= 12
+    page = show(ErrorGallery(p, split, slices={"late half": late}))
+    for name in ("TP", "TN"):
+        page.locator(f".cell.{name}").click()
+    assert page.locator(".tile").count() == 24
+    page.get_by_label("Slice", exact=True).select_option(label="late half")
+    assert page.locator(".tile").count() == 12
+    page.get_by_label("Slide", exact=True).select_option(label="</script><img src=x onerror=alert(1)>")
+    assert page.locator(".tile").count() == 6
+    page.get_by_label("Lowest score shown").fill("0.5")
+    kept = late & (np.arange(24) % 2 == 1) & (p.score >= 0.5)
+    assert page.locator(".tile").count() == kept.sum()
+    page.get_by_role("button", name="Reset filters").click()
+    expected = by_numpy(p, 0.5)
+    assert page.locator(".tile").count() == expected["FN"] + expected["FP"]
+
+
+def indices(page: Any) -> list[int]:
+    return [
+        int(title.split(",")[0][1:]) for title in page.locator(".tile").evaluate_all("(n) => n.map((t) => t.title)")
+    ]
+
+
+def test_sorting(show: Open, split: Split) -> None:
+    p = predicted(split)
+    gallery = ErrorGallery(p, split, 0.3)
+    page = show(gallery)
+    for name in ("TP", "TN"):
+        page.locator(f".cell.{name}").click()
+    brightness = [patch["features"][0] for patch in gallery.content["patches"]]
+    loss = -np.log(np.where(p.labels == 1, p.score, 1 - p.score))
+    for key, value in (("loss", loss), ("confidence", np.abs(p.score - 0.3)), ("brightness", np.array(brightness))):
+        page.get_by_label("Sort by").select_option(key)
+        assert indices(page) == list(np.argsort(-value, kind="stable"))
+        page.get_by_role("button", name="Order").click()
+        assert indices(page) == list(np.argsort(value, kind="stable"))
+        page.get_by_role("button", name="Order").click()
+
+
+def test_a_patch_opens_large_with_its_facts_and_pixels(show: Open, split: Split) -> None:
+    p = predicted(split)
+    page = show(ErrorGallery(p, split, quality=95))
+    first = indices(page)[0]
+    page.locator(".tile").first.click()
+    text = page.locator("dialog").inner_text()
+    for expected in (f"#{first}", f"test, {first}", f"{p.score[first]:g}", "brightness", "haematoxylin", "grey levels"):
+        assert expected in text
+    drawn = page.locator("dialog canvas").evaluate(
+        "(canvas) => Array.from(canvas.getContext('2d').getImageData(0, 0, 96, 96).data)"
+    )
+    pixels = np.array(drawn, dtype=float).reshape(96, 96, 4)[..., :3]
+    assert np.abs(pixels - split.read([first])[0]).mean() < 6
+    page.get_by_role("button", name="Close").click()
+    assert not page.locator("dialog").is_visible()
+
+
+def test_the_keyboard_reaches_everything(show: Open, split: Split) -> None:
+    page = show(ErrorGallery(predicted(split), split, 0.5))
+    slider = page.get_by_label("Threshold", exact=True)
+    slider.focus()
+    page.keyboard.press("ArrowRight")
+    settle(page)
+    assert page.get_by_label("Threshold, exact value").input_value() == "0.501"
+    page.locator(".cell.TN").focus()
+    page.keyboard.press("Space")
+    assert page.locator(".cell.TN").get_attribute("aria-pressed") == "true"
+    # The grid is one tab stop; arrows move inside it.
+    assert page.locator('.tile[tabindex="0"]').count() == 1
+    order = indices(page)
+    page.locator(".tile").first.focus()
+    for key, place in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", len(order) - 1), ("Home", 0)):
+        page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.title").startswith(f"#{order[place]},")
+    page.keyboard.press("Enter")
+    assert f"#{order[0]}" in page.locator("dialog h2").inner_text()
+    page.keyboard.press("ArrowRight")
+    assert f"#{order[1]}" in page.locator("dialog h2").inner_text()
+    page.keyboard.press("Escape")
+    assert not page.locator("dialog").is_visible()
+    assert page.evaluate("document.activeElement.title").startswith(f"#{order[0]},")
+
+
+def test_everything_that_can_be_operated_has_a_name(show: Open, split: Split) -> None:
+    page = show(ErrorGallery(predicted(split), split))
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll(".pcam-gallery :is(button, input, select)")].filter((node) =>
+            !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.[0]?.textContent.trim()))
+            .map((node) => node.outerHTML)"""
+    )
+    assert nameless == []
+    patch = predicted(split)
+    label = page.locator(".tile").first.get_attribute("aria-label")
+    first = indices(page)[0]
+    assert f"Patch {first}, " in label
+    assert f"score {patch.score[first]:.3f}" in label
+
+
+def background(page: Any) -> list[int]:
+    text = page.locator(".pcam-gallery").evaluate("(node) => getComputedStyle(node).backgroundColor")
+    return [int(part) for part in text.removeprefix("rgb(").removesuffix(")").split(",")]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "theme", "dark"),
+    [("light", "", False), ("dark", "", True), ("light", "dark", True), ("dark", "light", False)],
+)
+def test_dark_mode_follows_the_book_and_else_the_system(
+    show: Open, split: Split, scheme: str, theme: str, dark: bool
+) -> None:
+    page = show(ErrorGallery(predicted(split), split), scheme=scheme, theme=theme)
+    assert (max(background(page)) < 60) == dark
+
+
+@pytest.mark.parametrize("width", [320, 700, 1400])
+def test_no_screen_is_too_narrow(show: Open, split: Split, width: int) -> None:
+    page = show(ErrorGallery(predicted(split), split), width=width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator(".tile").first.click()
+    box = page.locator("dialog").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+
+
+@pytest.mark.parametrize("limit", [0, 1])
+def test_no_patch_and_one(show: Open, split: Split, limit: int) -> None:
+    p = predicted(split)
+    page = show(ErrorGallery(p, split, limit=limit))
+    assert counts(page) == by_numpy(p, 0.5)
+    for name in ("TP", "TN"):
+        page.locator(f".cell.{name}").click()
+    assert page.locator(".tile").count() == limit
+    if not limit:
+        assert page.get_by_role("status").inner_text() == "There are no patches to show."
+
+
+def test_without_labels_there_are_calls_and_no_errors(show: Open, split: Split) -> None:
+    p = predicted(split, labelled=False)
+    page = show(ErrorGallery(p, split))
+    slide_to(page, 0.7)
+    called = int((p.score >= 0.7).sum())
+    assert counts(page) == {"P": called, "N": 24 - called}
+    assert page.locator(".tile").count() == 24
+    assert "without labels" in page.locator(".lead").inner_text()
+
+
+def test_two_galleries_on_one_page_do_not_meddle(show: Open, split: Split) -> None:
+    p = predicted(split)
+
+    first, second = ErrorGallery(p, split, 0.2), ErrorGallery(p, split, 0.8)
+    page = show(first.to_page().replace("</body>", second.to_html() + second.to_html() + "</body>"))
+    assert page.locator(".pcam-gallery").count() == 3
+    page.locator("input[type=range]").nth(1).evaluate("(n) => { n.value = 0.5; n.dispatchEvent(new Event('input')); }")
+    settle(page)
+    values = [box.input_value() for box in page.get_by_label("Threshold, exact value").all()]
+    assert values == ["0.2", "0.5", "0.8"]
+
+
+def test_many_patches_answer_within_50_ms(show: Open, split: Split) -> None:
+    """5,000 tiles come in pages, and all counts are binary searches."""
+    score = np.random.default_rng(0).random(5000)
+    gallery = ErrorGallery(predicted(split), split)
+    patches = [{**gallery.content["patches"][i % 24], "index": i, "score": score[i]} for i in range(5000)]
+    gallery.content = {**gallery.content, "patches": patches}
+    page = show(gallery)
+    for name in ("TP", "TN"):
+        page.locator(f".cell.{name}").click()
+    assert page.locator(".tile").count() == 120
+    page.get_by_role("button", name="Show 120 more").click()
+    assert page.locator(".tile").count() == 240
+    times = page.evaluate(
+        """async () => {
+            const slider = document.querySelector("input[type=range]"), times = [];
+            const frame = () => new Promise((done) => requestAnimationFrame(done));
+            for (let step = 0; step < 20; step++) {
+                await frame();
+                const start = performance.now();
+                slider.value = 0.2 + step * 0.03;
+                slider.dispatchEvent(new Event("input"));
+                await frame();
+                times.push(performance.now() - start);
+            }
+            return times;
+        }"""
+    )
+    assert np.median(times) < 50
