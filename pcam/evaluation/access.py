@@ -1,0 +1,35 @@
+"""A log of who looked at the test split: a search may look once, with its champion.
+
+Every configuration that is scored on test is another draw from its noise; the best of many draws flatters. The log
+keeps one line per study and configuration, so that "test was touched once" is a count and not a promise.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcam.storage import append_lines, make_folder
+
+
+def log_access(log: Path | str, study: str, configurations: Sequence[str]) -> int:
+    """Note that a study's configurations are about to be scored on test.
+
+    Args:
+        log: a file of JSON lines; it is made when it is missing.
+        study: name of the study.
+        configurations: ids of the runs that will be scored; the same set again is the same look.
+
+    Returns:
+        How many different looks the study has taken so far, this one included.
+    """
+    path = Path(log)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    looks = {json.dumps(row["runs"]) for row in map(json.loads, lines) if row["study"] == study}
+    runs = sorted(configurations)
+    if json.dumps(runs) not in looks:
+        make_folder(path.parent)
+        append_lines(path, [json.dumps({"study": study, "runs": runs})])
+        looks.add(json.dumps(runs))
+    return len(looks)
