@@ -247,5 +247,5 @@ def test_two_fetches_do_not_meet(server: Server, record: dict[str, str], tmp_pat
 
 def test_an_unwritable_folder(server: Server, record: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot write .*choose another path"):
+    with pytest.raises(StorageError, match=r"cannot write .*choose another path"):
         fetch(tmp_path / "file" / "data", server.url, progress=False, record=record)

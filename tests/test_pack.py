@@ -192,7 +192,7 @@ def test_a_target_that_holds_something_else_is_refused(tiny: Path, tmp_path: Pat
 
 def test_an_unwritable_place_is_told(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match="cannot write .*choose another path"):
+    with pytest.raises(StorageError, match=r"cannot write .*choose another path"):
         pack(tiny, tmp_path / "file" / "packed", progress=False)
 
 

@@ -38,11 +38,11 @@ class Kind:
 
 
 KINDS = {
-    "lymphocyte": Kind((2.8, 4.2), (1.0, 1.25), 0.22, (0.85, 1.1), 0.0, 0.32, 0),
+    "lymphocyte": Kind((2.5, 3.9), (1.0, 1.3), 0.25, (0.72, 1.0), 0.1, 0.4, 0),
     "fibroblast": Kind((1.4, 2.0), (2.6, 4.6), 0.25, (0.7, 1.0), 0.0, 0.2, 0, turned=True),
     "histiocyte": Kind((4.0, 5.2), (1.1, 1.5), 0.2, (0.38, 0.55), 0.18, 0.2, 1),
-    "centroblast": Kind((3.8, 5.4), (1.0, 1.35), 0.22, (0.3, 0.5), 0.3, 0.3, 2),
-    "tumour": Kind((4.6, 7.6), (1.0, 1.6), 0.32, (0.26, 0.46), 0.32, 0.34, 2),
+    "centroblast": Kind((3.8, 5.4), (1.0, 1.35), 0.22, (0.32, 0.52), 0.2, 0.34, 2),
+    "tumour": Kind((4.6, 7.6), (1.0, 1.6), 0.34, (0.28, 0.5), 0.22, 0.36, 2),
     "erythrocyte": Kind((2.4, 3.2), (1.0, 1.4), 0.2, (0.7, 0.9), 0.0, 0.1, 0),
 }
 SPRITES_PER_KIND = 96
@@ -99,9 +99,9 @@ def _draw(kind: Kind, rng: np.random.Generator, direction: int) -> Sprite:
     level = np.sqrt(u * u + v * v) / outline
     inside = np.clip((1 - level) * short + 0.5, 0, 1)
     body = uniform(rng, *kind.body)
-    dye = body + kind.clumps * smooth_noise(rng, side, 2.4)
+    dye = body + kind.clumps * smooth_noise(rng, side, 1.9)
     if kind.rim:
-        dye = dye + kind.rim * np.clip(1 - np.abs(level - 0.9) * 5, 0, 1)
+        dye = dye + kind.rim * np.clip(1 - np.abs(level - 0.88) * 4, 0, 1)
     for _ in range(int(rng.random() * (kind.nucleoli + 1))):
         cy, cx = (uniform(rng, -0.35, 0.35) * radius for _ in range(2))
         spot = np.clip(2.0 - np.sqrt((y - cy) * (y - cy) + (x - cx) * (x - cx)), 0, 1)

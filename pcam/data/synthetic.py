@@ -25,7 +25,7 @@ from pcam.data.sampler import Sampler
 from pcam.errors import DataError, StorageError
 from pcam.storage import atomic_path, read_json, write_json
 
-GENERATOR = 2  # goes up with every change of the painted bytes
+GENERATOR = 3  # goes up with every change of the painted bytes
 TRUTH = "truth.csv"
 META_COLUMNS = ("coord_y", "coord_x", "tumor_patch", "center_tumor_patch", "wsi")
 

@@ -22,7 +22,7 @@ STEPS = 512  # optical density is looked up in steps of 1/STEPS
 
 LYMPHOID, STROMA, FAT, GERMINAL, GLASS, TUMOUR = range(6)
 # How often each of the benign kinds is the main one of a region.
-SHARES = ((LYMPHOID, 0.38), (STROMA, 0.26), (FAT, 0.15), (GERMINAL, 0.14), (GLASS, 0.07))
+SHARES = ((LYMPHOID, 0.36), (STROMA, 0.24), (FAT, 0.17), (GERMINAL, 0.14), (GLASS, 0.09))
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def draw_slide(rng: np.random.Generator) -> Slide:
 
     brown = uniform(rng, 0, 1)
     return Slide(
-        haematoxylin=mix((0.72, 0.84, 0.24), (0.58, 0.74, 0.52), brown),
-        eosin=mix((0.20, 0.66, 0.18), (0.16, 0.50, 0.40), brown),
+        haematoxylin=mix((0.66, 0.94, 0.30), (0.54, 0.80, 0.54), brown),
+        eosin=mix((0.20, 0.78, 0.16), (0.13, 0.58, 0.42), brown),
         blank=mix((222.0, 222.0, 228.0), (248.0, 244.0, 240.0), uniform(rng, 0, 1)),
-        dye=uniform(rng, 0.72, 1.12),
-        cytoplasm=uniform(rng, 0.7, 1.25),
-        blur=int(2.2 * uniform(rng, 0, 1) * uniform(rng, 0, 1)),
+        dye=uniform(rng, 0.48, 1.0),
+        cytoplasm=uniform(rng, 0.4, 1.2),
+        blur=int(1.8 * uniform(rng, 0, 1) * uniform(rng, 0, 1)),
     )
 
 
@@ -150,8 +150,8 @@ def _ground(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], direct
         haematoxylin[here], eosin[here] = h[here], e[here]
 
     if present[LYMPHOID]:
-        gaps = np.clip(0.75 + 1.3 * fine + 0.4 * coarse, 0.1, 1)
-        lay(LYMPHOID, 0.10 * gaps + 0.03 * grain, (0.34 + 0.12 * coarse + 0.1 * grain) * gaps)
+        gaps = np.clip(0.75 + 1.1 * fine + 0.4 * coarse + 0.5 * grain, 0.08, 1.1)
+        lay(LYMPHOID, 0.10 * gaps, (0.36 + 0.12 * coarse) * gaps)
     if present[STROMA]:
         lay(STROMA, *_stroma(rng, full, coarse, grain, direction))
     if present[FAT]:
@@ -159,11 +159,11 @@ def _ground(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], direct
     if present[GLASS]:
         lay(GLASS, 0.004 + 0.004 * grain, 0.008 + 0.006 * coarse)
     if present[GERMINAL]:
-        gaps = np.clip(0.85 + 0.8 * fine, 0.2, 1)
-        lay(GERMINAL, (0.09 + 0.03 * grain) * gaps, (0.3 + 0.1 * coarse + 0.1 * grain) * gaps)
+        gaps = np.clip(0.8 + 0.7 * fine + 0.5 * grain, 0.15, 1.1)
+        lay(GERMINAL, 0.09 * gaps, (0.32 + 0.1 * coarse) * gaps)
     if present[TUMOUR]:
-        borders = np.clip(0.8 + 0.9 * fine, 0.25, 1)
-        lay(TUMOUR, (0.11 + 0.05 * coarse + 0.04 * grain) * borders, (0.36 + 0.1 * coarse + 0.1 * grain) * borders)
+        borders = np.clip(0.8 + 0.7 * fine + 0.5 * grain, 0.2, 1.1)
+        lay(TUMOUR, (0.11 + 0.05 * coarse) * borders, (0.36 + 0.1 * coarse) * borders)
     return np.maximum(haematoxylin, 0), np.maximum(eosin, 0)
 
 
@@ -174,10 +174,10 @@ def _stroma(rng: np.random.Generator, full: int, coarse: Field, grain: Field, di
     across = axis[:, None] * cos - axis[None, :] * sin + 9 * smooth_noise(rng, full, 34)
     along = axis[:, None] * sin + axis[None, :] * cos
     lattice = rng.random((64, 64)) * 2 - 1
-    fibre = _sample(lattice, across / 3.6 + 512, along / 26 + 512) * 0.7
+    fibre = _sample(lattice, across / 2.8 + 512, along / 26 + 512) * 0.7
     fibre = fibre + _sample(lattice, across / 9 + 530, along / 60 + 520) * 0.6
     body = np.clip(0.8 + 1.1 * fibre, 0.03, 1.25)
-    return 0.05 * body, (0.5 + 0.12 * coarse + 0.06 * grain) * body
+    return 0.05 * body, (0.46 + 0.12 * coarse + 0.14 * grain) * body
 
 
 def _sample(lattice: Field, y: Field, x: Field) -> Field:
@@ -217,7 +217,7 @@ def _stamp_nuclei(rng: np.random.Generator, full: int, kinds: NDArray[np.intp], 
     """Stamp the nuclei of each tissue; returns haematoxylin (full, full)."""
     canvas = np.zeros((full, full))
     present = np.bincount(kinds.ravel(), minlength=TUMOUR + 1)
-    crowd = uniform(rng, 7.6, 11)
+    crowd = uniform(rng, 6.9, 10)
     if present[LYMPHOID]:
         _stamp(rng, canvas, kinds == LYMPHOID, "lymphocyte", crowd, 0.93)
         _stamp(rng, canvas, kinds == LYMPHOID, "histiocyte", 26, 0.35)
@@ -285,7 +285,7 @@ _SYMMETRIES = (
 def _scan(rng: np.random.Generator, haematoxylin: Field, eosin: Field, slide: Slide) -> NDArray[np.uint8]:
     """Turn densities into light, as the slide's scanner sees them."""
     if slide.blur == 0:  # scanners sharpen what is in focus
-        haematoxylin = np.maximum(haematoxylin + 0.5 * (haematoxylin - _soften(haematoxylin)), 0)
+        haematoxylin, eosin = (np.maximum(f + 0.6 * (f - _soften(f)), 0) for f in (haematoxylin, eosin))
     for _ in range(slide.blur):
         haematoxylin, eosin = _soften(haematoxylin), _soften(eosin)
     h, e = haematoxylin * slide.dye, eosin * slide.cytoplasm
