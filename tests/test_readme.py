@@ -1,0 +1,131 @@
+"""Every command of the README works: each is run here, or by the test that is named beside it.
+
+A new command in the README fails here until it stands in one of the tables, so that none goes unlooked at.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pcam.cli import build_parser
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PCAM = ".venv/bin/pcam"
+
+# Run here, in this order, in a folder that holds `pcam_data` and `my_copy`.
+RUN = [
+    ".venv/bin/pcam data verify pcam_data",
+    ".venv/bin/pcam data pack my_copy pcam_data",
+    ".venv/bin/pcam data sample sample --train 256 --valid 128 --test 128",
+    ".venv/bin/pcam train mlp train.epochs=2 --data sample --runs runs",
+    ".venv/bin/pcam --help",
+    ".venv/bin/pcam doctor",
+]
+# Longer, or in need of a network, a cluster or the whole journal: asked here whether it is well formed, and run
+# by the test file or the CI job named.
+RUN_ELSEWHERE = {
+    "make journal": ".github/workflows/ci.yml",
+    "make test": ".ci/run",
+    "make journal DATA=pcam_data": "tests/test_workflow.py",
+    "make sync": "tests/test_notebook_pairs.py",
+    ".venv/bin/pcam data fetch pcam_data": "tests/test_fetch.py",
+    ".venv/bin/pcam journal run q6": "tests/test_journal_notebooks.py",
+    ".venv/bin/pcam journal status": "tests/test_publish.py",
+    ".venv/bin/pcam check": "tests/test_check.py",
+    ".venv/bin/pcam journal publish": "tests/test_publish.py",
+    ".venv/bin/pip install -c constraints.txt -e '.[slurm]'": "tests/test_project.py",
+    ".venv/bin/snakemake -s workflow/Snakefile --profile workflow/profiles/slurm --config data=pcam_data": (
+        "tests/test_workflow.py"
+    ),
+}
+
+
+def _blocks(language: str) -> list[str]:
+    fences = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+    return [text for name, text in fences if name == language]
+
+
+def _commands() -> list[str]:
+    """Return the README's commands: the lines of its bash blocks, and what it sets as code in a sentence."""
+    lines = [line.partition(" #")[0].strip() for block in _blocks("bash") for line in block.splitlines()]
+    prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
+    return [line for line in lines if line] + re.findall(r"`((?:make|\.venv/bin/pcam) [^`]+)`", prose)
+
+
+def test_every_command_is_known() -> None:
+    unknown = set(_commands()) - set(RUN) - set(RUN_ELSEWHERE)
+    assert not unknown, "say in tests/test_readme.py how these are tested"
+
+
+def test_no_table_names_a_command_that_is_gone() -> None:
+    assert not (set(RUN) | set(RUN_ELSEWHERE)) - set(_commands())
+
+
+@pytest.mark.parametrize(("command", "where"), RUN_ELSEWHERE.items())
+def test_the_file_that_runs_a_command_is_there(command: str, where: str) -> None:
+    assert (ROOT / where).is_file(), f"{command} is run nowhere"
+
+
+@pytest.mark.parametrize("command", [c for c in RUN_ELSEWHERE if c.startswith(PCAM)])
+def test_the_command_line_takes_the_command(command: str) -> None:
+    assert callable(build_parser().parse_args(shlex.split(command)[1:]).handler)
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize("command", [c for c in RUN_ELSEWHERE if c.startswith("make")])
+def test_make_knows_the_target(command: str) -> None:
+    done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "pcam_data" in done.stdout or "DATA" not in command
+
+
+def test_the_commands_run_as_they_stand(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "my_copy")
+    shutil.copytree(tiny, tmp_path / "pcam_data")
+    for command in RUN:
+        if "pack" in command:
+            shutil.rmtree(tmp_path / "pcam_data")
+        arguments = shlex.split(command)[1:]
+        done = subprocess.run(
+            [sys.executable, "-m", "pcam", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        # doctor may find something wrong with this machine, which is its work
+        assert done.returncode == 0 or (done.returncode == 1 and "doctor" in command), f"{command}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        if "train" in arguments:
+            assert Path(tmp_path, done.stdout.splitlines()[-1]).is_dir()
+
+
+def test_the_chapter_in_the_readme_uses_what_is_there() -> None:
+    from pcam.evaluation.metrics import Metric
+    from pcam.journal.chapter import Chapter
+
+    (block,) = _blocks("python")
+    used = {
+        (node.value.id, node.attr)
+        for node in ast.walk(ast.parse(block))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+    }
+    for name, attribute in used:
+        owner = {"chapter": Chapter, "auc": Metric}[name]
+        assert hasattr(owner, attribute) or attribute in owner.__annotations__, f"{name}.{attribute}"
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)\)", README))))
+def test_what_the_readme_links_to_is_there(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_the_layout_lists_what_is_there() -> None:
+    (layout,) = _blocks("")
+    for line in layout.splitlines():
+        assert (ROOT / line.split()[0]).is_dir(), line
