@@ -18,8 +18,9 @@ from pcam.data.defects import COURSE, NAMES, SHARES
 from pcam.data.format import PATCH_SHAPE, SPLITS, data_kind, open_split, split_path, validate
 from pcam.data.nuclei import KINDS, smooth_noise, sprites
 from pcam.data.sampler import BLOCK, SLIDES, Sampler, stream
+from pcam.data.stain import draw_slide
 from pcam.data.synthetic import META_COLUMNS, read_truth, write_sample
-from pcam.data.tissue import CENTRE, draw_slide, paint, tumour_field
+from pcam.data.tissue import CENTRE, paint, tumour_field
 from pcam.errors import DataError, StorageError
 
 COUNTS = {"train": 48, "valid": 24, "test": 24}

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from pcam.data.format import PATCH_SHAPE, SPLITS
 from pcam.data.nuclei import Field, uniform
-from pcam.data.tissue import CENTRE, Slide, draw_slide, paint, tumour_field
+from pcam.data.stain import Slide, draw_slide
+from pcam.data.tissue import CENTRE, paint, tumour_field
 
 SLIDES = {"train": 24, "valid": 12, "test": 12}
 BLOCK = 16

@@ -1,58 +1,24 @@
-"""Paint H&E-like lymph-node tissue as stain densities, then as the light that a scanner would see.
+"""Lay out and paint H&E-like lymph-node tissue.
 
-A region is painted in two fields: haematoxylin (nuclei) and eosin (cytoplasm, fibres), each an optical density.
-By the Beer–Lambert law a pixel is `blank × 10^−(H·h + E·e)` for each colour, with `h` and `e` the slide's own
-stain vectors (Ruifrok and Johnston 2001, "Quantification of histochemical staining by color deconvolution");
-slides differ in them, in the colour of blank glass and in focus. Lymphoid tissue, stroma, fat and glass are
-laid out by smooth noise, tumour is a blob on top of them. The same seed paints the same bytes everywhere.
+A region is painted in two fields: haematoxylin (nuclei) and eosin (cytoplasm, fibres), each an optical density,
+which `pcam.data.stain` then turns into light. Lymphoid tissue, stroma, fat, germinal centres and glass are laid
+out by smooth noise; a tumour is a blob on top of them. The same seed paints the same bytes on every machine.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pcam.data.nuclei import DIRECTIONS, Field, scatter, smooth_noise, sprites, uniform
+from pcam.data.stain import Slide, scan, soften
 
 MARGIN = 10  # pixels painted around a region, so that its edge cuts through nuclei
 CENTRE = 32  # side of the central square that PCam's label looks at
-STEPS = 512  # optical density is looked up in steps of 1/STEPS
 
 LYMPHOID, STROMA, FAT, GERMINAL, GLASS, TUMOUR = range(6)
 # How often each of the benign kinds is the main one of a region.
 SHARES = ((LYMPHOID, 0.36), (STROMA, 0.24), (FAT, 0.17), (GERMINAL, 0.14), (GLASS, 0.09))
-
-
-@dataclass(frozen=True)
-class Slide:
-    """What all patches of a slide share: stain vectors (RGB optical density), glass, strengths and focus."""
-
-    haematoxylin: tuple[float, float, float]
-    eosin: tuple[float, float, float]
-    blank: tuple[float, float, float]
-    dye: float
-    cytoplasm: float
-    blur: int
-
-
-def draw_slide(rng: np.random.Generator) -> Slide:
-    """Draw one slide's stain and scanner: between a violet and a brown hospital, with some spread of its own."""
-
-    def mix(a: tuple[float, ...], b: tuple[float, ...], t: float) -> tuple[float, float, float]:
-        red, green, blue = (p + (q - p) * t + uniform(rng, -0.03, 0.03) for p, q in zip(a, b, strict=True))
-        return red, green, blue
-
-    brown = uniform(rng, 0, 1)
-    return Slide(
-        haematoxylin=mix((0.66, 0.94, 0.30), (0.54, 0.80, 0.54), brown),
-        eosin=mix((0.20, 0.78, 0.16), (0.13, 0.58, 0.42), brown),
-        blank=mix((222.0, 222.0, 228.0), (248.0, 244.0, 240.0), uniform(rng, 0, 1)),
-        dye=uniform(rng, 0.48, 1.0),
-        cytoplasm=uniform(rng, 0.4, 1.2),
-        blur=int(1.8 * uniform(rng, 0, 1) * uniform(rng, 0, 1)),
-    )
 
 
 def tumour_field(rng: np.random.Generator, side: int, centres: list[tuple[int, int]], touch: bool) -> Field:
@@ -108,14 +74,14 @@ def paint(rng: np.random.Generator, side: int, slide: Slide, tumour: Field | Non
     kinds = _layout(rng, full)
     kinds[mass > 0] = TUMOUR
     direction = int(rng.random() * len(DIRECTIONS))
-    haematoxylin, eosin = (_soften(field) for field in _ground(rng, full, kinds, direction))
+    haematoxylin, eosin = (soften(field) for field in _ground(rng, full, kinds, direction))
     nuclei = _stamp_nuclei(rng, full, kinds, direction)
     if rng.random() < 0.2:
         _stamp(rng, eosin, (kinds == LYMPHOID) | (kinds == STROMA), "erythrocyte", 12, 0.3)
     inner = slice(MARGIN, MARGIN + side)
     nuclei, haematoxylin, eosin = (f[inner, inner] for f in (nuclei, haematoxylin, eosin))
     eosin = eosin * (1 - 0.45 * np.minimum(nuclei, 1))
-    return _scan(rng, haematoxylin + nuclei, eosin, slide)
+    return scan(rng, haematoxylin + nuclei, eosin, slide)
 
 
 def _layout(rng: np.random.Generator, full: int) -> NDArray[np.intp]:
@@ -280,31 +246,3 @@ _SYMMETRIES = (
     lambda a: a.T[:, ::-1],
     lambda a: a.T[::-1, ::-1],
 )
-
-
-def _scan(rng: np.random.Generator, haematoxylin: Field, eosin: Field, slide: Slide) -> NDArray[np.uint8]:
-    """Turn densities into light, as the slide's scanner sees them."""
-    if slide.blur == 0:  # scanners sharpen what is in focus
-        haematoxylin, eosin = (np.maximum(f + 0.6 * (f - _soften(f)), 0) for f in (haematoxylin, eosin))
-    for _ in range(slide.blur):
-        haematoxylin, eosin = _soften(haematoxylin), _soften(eosin)
-    h, e = haematoxylin * slide.dye, eosin * slide.cytoplasm
-    grain = rng.random((*h.shape, 3)) * 7 - 3.5
-    picture = np.empty((*h.shape, 3), dtype=np.uint8)
-    for colour in range(3):
-        density = h * slide.haematoxylin[colour] + e * slide.eosin[colour]
-        index = np.minimum(density * STEPS, len(_LIGHT) - 1).astype(np.intp)
-        light = slide.blank[colour] * _LIGHT[index] + grain[..., colour]
-        picture[..., colour] = np.clip(np.rint(light), 0, 255).astype(np.uint8)
-    return picture
-
-
-def _soften(field: Field) -> Field:
-    """Blur by the binomial kernel (1 2 1)/4 in both directions; edges repeat."""
-    wide = np.pad(field, 1, mode="edge")
-    rows = (wide[:-2] + 2 * wide[1:-1] + wide[2:]) / 4
-    return (rows[:, :-2] + 2 * rows[:, 1:-1] + rows[:, 2:]) / 4
-
-
-# Light let through at each density. Rounded, because the last bit of a power is the library's choice.
-_LIGHT: Field = np.array([round(10 ** (-k / STEPS), 9) for k in range(3 * STEPS)])
