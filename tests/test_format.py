@@ -1,0 +1,176 @@
+"""The data contract: what is read is what is stored, and every fault is named with its file and mend."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from broken import BAD_VALUES, NAMES, REFUSED, make_broken
+
+from pcam.data import available_splits, data_kind, open_split, split_path, validate
+from pcam.data.format import SPLITS
+from pcam.errors import DataError
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_opening_refuses_and_names_file_and_mend(name: str, tmp_path: Path) -> None:
+    folder = make_broken(name, tmp_path)
+    with pytest.raises(DataError, match=REFUSED[name]) as error:
+        open_split(folder, "train")
+    assert "\n" not in str(error.value) and "; " in str(error.value)
+
+
+@pytest.mark.parametrize("name", BAD_VALUES)
+def test_full_check_finds_bad_values(name: str, tmp_path: Path) -> None:
+    folder = make_broken(name, tmp_path)
+    assert validate(folder, "train", values=False) == []
+    faults = validate(folder, "train")
+    assert len(faults) == 1
+    with pytest.raises(DataError, match=BAD_VALUES[name]):
+        raise DataError(str(faults[0]))
+
+
+@pytest.mark.parametrize("name", ["nan", "out_of_range", "fraction"])
+def test_bad_values_are_never_read_as_pixels(name: str, tmp_path: Path) -> None:
+    split = open_split(make_broken(name, tmp_path), "train")
+    with pytest.raises(DataError, match=r"not integers in 0\.\.255; find them with 'pcam audit'"):
+        split.read(slice(None))
+
+
+def test_one_class_keeps_the_contract(tmp_path: Path) -> None:
+    assert validate(make_broken("one_class", tmp_path), "train") == []
+
+
+def test_every_broken_folder_is_tested() -> None:
+    assert set(NAMES) == {*REFUSED, *BAD_VALUES, "one_class"}
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_sample_keeps_the_contract(tiny: Path, split: str) -> None:
+    assert validate(tiny, split) == []
+
+
+def test_indices_come_back_in_the_order_asked(tiny: Path) -> None:
+    split = open_split(tiny, "train")
+    whole = split.read(slice(None))
+    assert whole.dtype == np.uint8 and whole.shape == (48, 96, 96, 3)
+    order = [7, 3, 3, 40, 0]
+    assert np.array_equal(split.read(order), whole[order])
+    assert split.read([]).shape == (0, 96, 96, 3)
+
+
+def rewrite(source: Path, target: Path, **how: object) -> Path:
+    """Copy a folder with its train patches stored in another way."""
+    shutil.copytree(source, target)
+    pixels = open_split(source, "train").read(slice(None))
+    dtype = how.pop("dtype", np.uint8)
+    with h5py.File(split_path(target, "train", "x"), "w") as file:
+        file.create_dataset("x", data=pixels.astype(dtype), **how)  # type: ignore[arg-type]
+    return target
+
+
+STORED = {
+    "float32": {"dtype": np.float32},
+    "int64": {"dtype": np.int64},
+    "gzip": {"chunks": (1, 96, 96, 3), "compression": "gzip"},
+    "lzf of 16": {"chunks": (16, 96, 96, 3), "compression": "lzf", "shuffle": True},
+    "fletcher32": {"chunks": (5, 96, 96, 3), "fletcher32": True},
+}
+
+
+@pytest.mark.parametrize("how", STORED.values(), ids=STORED)
+def test_fingerprint_sees_content_not_storage(how: dict[str, object], tiny: Path, tmp_path: Path) -> None:
+    other = open_split(rewrite(tiny, tmp_path / "copy", **dict(how)), "train")
+    split = open_split(tiny, "train")
+    assert other.fingerprint() == split.fingerprint()
+    assert np.array_equal(other.read([5, 2]), split.read([5, 2]))
+
+
+@pytest.mark.parametrize("part", ["x", "y"])
+def test_fingerprint_sees_one_changed_value(part: str, tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "copy")
+    before = open_split(folder, "train").fingerprint()
+    with h5py.File(split_path(folder, "train", part), "r+") as file:
+        value = file[part][11]
+        file[part][11] = 1 - value if part == "y" else value ^ 1
+    assert open_split(folder, "train").fingerprint() != before
+
+
+def test_labels_slides_and_groups(tiny: Path) -> None:
+    split = open_split(tiny, "train")
+    assert split.labels is not None and set(split.labels) == {0, 1} and split.labels.shape == (48,)
+    assert split.slides is not None and split.groups is not None and split.group_kind == "slide"
+    assert len(set(split.slides)) == len(set(split.groups)) > 1
+
+
+def test_split_without_labels_or_meta(tiny: Path, tmp_path: Path) -> None:
+    shutil.copy(split_path(tiny, "test", "x"), tmp_path)
+    split = open_split(tmp_path, "test")
+    assert split.labels is None and split.slides is None and split.groups is None and split.group_kind is None
+    assert available_splits(tmp_path) == ("test",)
+    assert split.fingerprint() != open_split(tiny, "test").fingerprint()
+
+
+def first_patch(split: object, queue: multiprocessing.Queue) -> None:
+    queue.put(split.read([0]).tobytes())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_opened_once_per_process(tiny: Path, method: str) -> None:
+    split = open_split(tiny, "train")
+    expected = split.read([0]).tobytes()  # the parent holds an open handle now
+    context = multiprocessing.get_context(method)
+    queue = context.Queue()
+    process = context.Process(target=first_patch, args=(split, queue))
+    process.start()
+    assert queue.get(timeout=60) == expected
+    process.join()
+
+
+def test_pickle_drops_the_open_file(tiny: Path) -> None:
+    split = open_split(tiny, "valid")
+    split.read([0])
+    copy = pickle.loads(pickle.dumps(split))  # noqa: S301 - our own object, made in this line
+    assert np.array_equal(copy.read([1]), split.read([1]))
+
+
+def test_kind_of_data(tiny: Path, tmp_path: Path) -> None:
+    assert data_kind(tiny) == "synthetic" and data_kind(tmp_path) == "real"
+
+
+@pytest.mark.parametrize(
+    ("split", "message"), [("trian", r"unknown split 'trian'; did you mean 'train'\?"), ("x", "known: test, train")]
+)
+def test_unknown_split_is_named(split: str, message: str, tiny: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        open_split(tiny, split)
+
+
+def test_folder_without_patches_says_how_to_get_some(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no PCam files .* 'pcam data sample' or 'pcam data fetch'"):
+        available_splits(tmp_path)
+    with pytest.raises(DataError, match="nowhere: no such data folder"):
+        open_split(tmp_path / "nowhere", "train")
+
+
+def test_unreadable_file_says_so(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "copy")
+
+    def deny(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(h5py, "File", deny)
+    with pytest.raises(DataError, match=r"train_x\.h5: file: permission denied"):
+        open_split(folder, "train")
+
+
+def test_real_patches_keep_the_contract(real_data: Path) -> None:
+    assert available_splits(real_data) == SPLITS
+    for name in SPLITS:
+        split = open_split(real_data, name)
+        assert split.group_kind == "overlap group" and validate(real_data, name, values=False) == []
