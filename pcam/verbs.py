@@ -160,8 +160,10 @@ def journal_train(args: argparse.Namespace) -> int:
     from pcam.journal.plan import open_plan
 
     for name in args.names:
-        run = open_plan(args.data).run(name, progress=_progress())
-        print(f"{name} {run.path}")
+        open_plan(args.data, make=False).planned(name)  # a mistyped name is refused before anything is made
+    plan = open_plan(args.data)
+    for name in args.names:
+        print(f"{name} {plan.run(name, progress=_progress()).path}")
     return 0
 
 

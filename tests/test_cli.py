@@ -52,7 +52,7 @@ def test_help_has_an_example(verb: tuple[str, ...], capsys: pytest.CaptureFixtur
         (["slices", "none.csv", "--data", "x", "--out", "o"], "none.csv"),
         (["audit", "no_such_folder", "--out", "o"], "no_such_folder: no such data folder"),
         (["tune", "cn", "--data", "x", "--trials", "1"], "unknown preset 'cn'"),
-        (["predict", "no_run", "x.png", "--out", "o.csv"], "no_run"),
+        (["predict", "no_run", "x.png", "--out", "o.csv"], "x.png: no such file or folder"),
         (["bench", "loader", "--data", "no_such_folder", "--out", "o"], "no_such_folder: no such data folder"),
         (["journal", "run", "q10"], "unknown question 'q10'"),
         (["journal", "train", "cn-0"], "plans no run 'cn-0'; did you mean 'cnn-0'?"),
