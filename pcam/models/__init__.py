@@ -10,7 +10,18 @@ from pcam.models.mlp import MLP
 
 MODELS: dict[str, type[CNN] | type[MLP]] = {"cnn": CNN, "mlp": MLP}
 
-__all__ = ["MODELS", "PatchClassifier", "build"]
+__all__ = ["MODELS", "PatchClassifier", "build", "model_class"]
+
+
+def model_class(name: str) -> type[CNN] | type[MLP]:
+    """Return the class of a model by its name.
+
+    Raises:
+        ConfigError: no model has that name.
+    """
+    if name not in MODELS:
+        raise ConfigError(f"unknown model.name '{name}'{did_you_mean(name, MODELS)}")
+    return MODELS[name]
 
 
 def build(config: ModelConfig) -> PatchClassifier:
@@ -22,6 +33,4 @@ def build(config: ModelConfig) -> PatchClassifier:
     Raises:
         ConfigError: no model has that name.
     """
-    if config.name not in MODELS:
-        raise ConfigError(f"unknown model.name '{config.name}'{did_you_mean(config.name, MODELS)}")
-    return MODELS[config.name](config)
+    return model_class(config.name)(config)

@@ -18,15 +18,17 @@ class CNN(PatchClassifier):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        stages: list[nn.Module] = []
-        channels = 3
-        for stage in range(config.depth):
-            width = config.width * 2**stage
-            if stage:
-                stages.append(nn.MaxPool2d(2))
-            stages += [*_convolution(channels, width), *_convolution(width, width)]
-            channels = width
-        self.body = nn.Sequential(*stages)
+        # The first convolution steps by 2: at the full 96×96 the activations cost more time than all the rest.
+        layers = [*_convolution(3, config.width, stride=2), *_convolution(config.width, config.width)]
+        channels = config.width
+        for _ in range(config.depth - 1):
+            layers += [
+                nn.MaxPool2d(2),
+                *_convolution(channels, channels * 2),
+                *_convolution(channels * 2, channels * 2),
+            ]
+            channels *= 2
+        self.body = nn.Sequential(*layers)
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(channels, 1)
 
@@ -37,6 +39,7 @@ class CNN(PatchClassifier):
         return logits.squeeze(1)
 
 
-def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     # No bias: the batch normalisation that follows has its own.
-    return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]

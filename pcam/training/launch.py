@@ -16,13 +16,14 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import pcam
 from pcam.config import Config, dump_yaml
 from pcam.data.format import Split, data_kind, open_split
 from pcam.data.loader import Loader, subset_indices
 from pcam.errors import DataError, PcamError, RunError
-from pcam.models import PatchClassifier, build
+from pcam.models import PatchClassifier, build, model_class
 from pcam.provenance import cpu_name, git_state, hardware, lock_hash, slurm_job
 from pcam.storage import ClaimedError, claim, sha256_file, write_bytes, write_json, write_text
 from pcam.training.checkpoint import checkpoint_folders, read_weights, weights_bytes
@@ -62,9 +63,12 @@ def train(
         TrainingFailed: the loss became NaN; the run is marked failed with this reason.
         Interrupted: a signal came; the run is saved and marked interrupted.
     """
+    # All that a person may have got wrong is found before a folder is made.
+    model_class(config.model.name)
     device = choose_device(config.train.device)
     seeds = seeds or Seeds.of(config.seed)
     splits = [open_split(data_dir, name) for name in (config.data.train_split, config.data.valid_split)]
+    _need_both_classes(config, splits[0])
     records = {split.name: split_record(split) for split in splits}
     nonce = secrets.token_hex(8) if seeds.off else ""
     run = Run(Path(runs_dir) / identity(config, {name: r["fingerprint"] for name, r in records.items()}, nonce))
@@ -146,15 +150,21 @@ def _train_claimed(
 
 def _loaders(config: Config, splits: list[Split], device: torch.device) -> tuple[Loader, Loader]:
     train_split, valid_split = splits
-    indices = subset_indices(len(train_split), config.data.max_train, config.seed)
     size, workers = config.train.batch_size, config.data.workers
-    train_set = Loader(train_split, size, indices=indices, workers=workers, device=device)
-    if len(np.unique(train_set.labels)) < 2:
-        raise DataError(
-            f"{train_split.directory}: {train_split.name}: all {len(indices)} labels are {train_set.labels[0]}; "
-            "training needs patches of both classes"
-        )
+    train_set = Loader(train_split, size, indices=_used(config, train_split), workers=workers, device=device)
     return train_set, Loader(valid_split, max(size, 256), workers=workers, device=device)
+
+
+def _used(config: Config, split: Split) -> NDArray[np.int64]:
+    return subset_indices(len(split), config.data.max_train, config.seed)
+
+
+def _need_both_classes(config: Config, split: Split) -> None:
+    found = [] if split.labels is None else np.unique(split.labels[_used(config, split)]).tolist()
+    if len(found) == 1:
+        raise DataError(
+            f"{split.directory}: {split.name}: every label is {found[0]}; training needs patches of both classes"
+        )
 
 
 @contextmanager

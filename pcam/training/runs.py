@@ -31,8 +31,12 @@ STATES = ("claimed", "running", "completed", "failed", "interrupted")
 MODEL_FILE = "model.safetensors"
 _PACKAGE = Path(__file__).resolve().parent.parent
 # What decides the bits of a trained model. Reports, audits and the journal may change without touching a run.
-_CODE = ("config.py", "data/format.py", "data/loader.py", "data/augment.py", "models/*.py")
-_TRAINING_CODE = ("seeds.py", "schedule.py", "loop.py", "launch.py")
+_CODE = (
+    "config.py",
+    *(f"data/{name}.py" for name in ("format", "loader", "augment")),
+    "models/*.py",
+    *(f"training/{name}.py" for name in ("seeds", "schedule", "loop", "launch")),
+)
 
 
 class Run:
@@ -142,11 +146,15 @@ def list_runs(directory: Path | str) -> list[Run]:
     return [Run(path.parent) for path in sorted(Path(directory).glob("*/status.json"))]
 
 
+def code_files() -> list[Path]:
+    """Return the sources that decide the bits of a trained model, sorted."""
+    return sorted({path for pattern in _CODE for path in _PACKAGE.glob(pattern)})
+
+
 def code_version() -> str:
     """Return the SHA-256 of the sources that decide the bits of a trained model."""
-    patterns = (*_CODE, *(f"training/{name}" for name in _TRAINING_CODE))
     digest = hashlib.sha256()
-    for path in sorted({path for pattern in patterns for path in _PACKAGE.glob(pattern)}):
+    for path in code_files():
         name = path.relative_to(_PACKAGE).as_posix()
         digest.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return digest.hexdigest()

@@ -1,0 +1,94 @@
+"""Augmentation keeps what it must: labels' pixels under a symmetry, bytes when off, the range of values."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pcam.config import AugmentConfig
+from pcam.data.augment import apply_symmetries, augment, jitter_color, to_channels_first
+from pcam.data.loader import augment_generator
+
+
+@pytest.fixture
+def patches() -> torch.Tensor:
+    return torch.randint(0, 256, (16, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def test_nothing_on_changes_nothing(patches: torch.Tensor) -> None:
+    values = augment(patches, AugmentConfig(), augment_generator(0, 0, 0))
+    assert torch.equal(values, to_channels_first(patches))
+    assert values.dtype == torch.float32
+    assert values.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("config", "kinds"),
+    [
+        (AugmentConfig(flip=True, rotate=True), range(8)),
+        (AugmentConfig(rotate=True), range(4)),
+        (AugmentConfig(flip=True), (0, 4)),
+    ],
+    ids=["both", "rotate", "flip"],
+)
+def test_each_patch_is_one_of_its_symmetries(patches: torch.Tensor, config: AugmentConfig, kinds: range) -> None:
+    values = augment(patches, config, augment_generator(0, 1, 2))
+    every = [to_channels_first(apply_symmetries(patches, torch.full((len(patches),), kind))) for kind in kinds]
+    for i, value in enumerate(values):
+        assert any(torch.equal(value, symmetric[i]) for symmetric in every)
+    assert not torch.equal(values, to_channels_first(patches))
+
+
+def test_the_eight_symmetries_differ_and_four_turns_are_none(patches: torch.Tensor) -> None:
+    one = patches[:1]
+    seen = {apply_symmetries(one, torch.tensor([kind])).numpy().tobytes() for kind in range(8)}
+    assert len(seen) == 8
+    turned = one
+    for _ in range(4):
+        turned = apply_symmetries(turned, torch.tensor([1]))
+    assert torch.equal(turned, one)
+
+
+def test_input_is_not_changed(patches: torch.Tensor) -> None:
+    before = patches.clone()
+    augment(patches, AugmentConfig(flip=True, rotate=True, color=0.5), augment_generator(0, 0, 0))
+    assert torch.equal(patches, before)
+
+
+def test_same_generator_same_change_other_step_other_change(patches: torch.Tensor) -> None:
+    config = AugmentConfig(flip=True, rotate=True, color=0.3)
+    first, again, later = (augment(patches, config, augment_generator(5, 2, step)) for step in (7, 7, 8))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, later)
+
+
+def test_switching_colour_off_leaves_the_symmetries(patches: torch.Tensor) -> None:
+    grey = patches[..., :1].expand(-1, -1, -1, 3).contiguous()
+    plain = augment(grey, AugmentConfig(flip=True, rotate=True), augment_generator(0, 0, 0))
+    weak = augment(grey, AugmentConfig(flip=True, rotate=True, color=1e-6), augment_generator(0, 0, 0))
+    torch.testing.assert_close(plain, weak, atol=0.01, rtol=0)
+
+
+LUMA = 0.299 * 100 + 0.587 * 50 + 0.114 * 200  # brightness of the pixel below
+
+
+@pytest.mark.parametrize(
+    ("strength", "expected"),
+    [
+        ((0.0, 0.0, 0.0), (100.0, 50.0, 200.0)),
+        ((0.1, 0.0, 0.0), (110.0, 55.0, 220.0)),
+        ((0.0, 0.2, 0.0), tuple(1.2 * x - 0.2 * LUMA for x in (100, 50, 200))),
+        ((0.0, 0.0, -1.0), (LUMA, LUMA, LUMA)),
+    ],
+    ids=["none", "brightness", "contrast", "grey"],
+)
+def test_colour_of_one_pixel(strength: tuple[float, ...], expected: tuple[float, ...]) -> None:
+    pixel = torch.tensor([100.0, 50.0, 200.0]).view(1, 3, 1, 1)
+    changed = jitter_color(pixel, torch.tensor([strength]))
+    torch.testing.assert_close(changed.flatten(), torch.tensor(expected), atol=1e-3, rtol=0)
+
+
+def test_values_stay_in_range(patches: torch.Tensor) -> None:
+    values = augment(patches, AugmentConfig(color=1.0), augment_generator(0, 0, 0))
+    assert values.min() >= 0
+    assert values.max() <= 255

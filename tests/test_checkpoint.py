@@ -1,0 +1,145 @@
+"""Checkpoints are read only if they are what was written; else the one before, or a refusal."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from pcam.config import ModelConfig
+from pcam.errors import RunError
+from pcam.storage import sha256_file
+from pcam.training.checkpoint import (
+    checkpoint_folders,
+    load_checkpoint,
+    load_last,
+    read_weights,
+    save_checkpoint,
+    weights_bytes,
+)
+
+CONFIG = ModelConfig(name="mlp")
+
+
+def write(folder: Path, step: int) -> Path:
+    weights = {"w": torch.full((3, 2), float(step)), "b": torch.arange(2)}
+    return save_checkpoint(folder, step, weights, None, {"position": {"step": step}}, CONFIG)
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    path.write_bytes({"empty": b"", "cut": content[:-7], "flipped bit": flipped}[how])
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = write(tmp_path, 4)
+    weights, best, state = load_checkpoint(path)
+    assert torch.equal(weights["w"], torch.full((3, 2), 4.0))
+    assert best is None
+    assert state["position"] == {"step": 4}
+    sums = dict(line.split("  ")[::-1] for line in (path / "SHA256SUMS").read_text().splitlines())
+    assert sums == {name: sha256_file(path / name) for name in ("weights.safetensors", "state.pt")}
+
+
+def test_best_weights_travel_along(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, 1, {"w": torch.ones(1)}, {"w": torch.zeros(1)}, {}, CONFIG)
+    assert torch.equal(load_checkpoint(path)[1]["w"], torch.zeros(1))
+
+
+def test_the_last_two_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 30, 100):
+        write(tmp_path, step)
+    assert [path.name for path in checkpoint_folders(tmp_path)] == ["step-00000030", "step-00000100"]
+
+
+def test_equal_weights_are_equal_bytes() -> None:
+    weights = {"b": torch.ones(2, 3, 4, 4).to(memory_format=torch.channels_last), "a": torch.zeros(2)}
+    turned = {name: weights[name].contiguous() for name in ("a", "b")}
+    assert weights_bytes(weights, CONFIG) == weights_bytes(turned, CONFIG)
+
+
+def test_none_yet(tmp_path: Path) -> None:
+    assert load_last(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "state.pt", "SHA256SUMS"])
+@pytest.mark.parametrize("how", ["empty", "cut", "flipped bit"])
+def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path, name: str, how: str) -> None:
+    write(tmp_path, 1)
+    damage(write(tmp_path, 2) / name, how)
+    with pytest.warns(UserWarning, match=r"step-00000002.*going on from .*step-00000001 instead"):
+        _, _, state = load_last(tmp_path)
+    assert state["step"] == 1
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "state.pt", "SHA256SUMS"])
+def test_no_sound_one_left(tmp_path: Path, name: str) -> None:
+    (write(tmp_path, 1) / name).unlink()
+    with pytest.raises(RunError, match=r"no sound checkpoint: .*step-00000001"):
+        load_last(tmp_path)
+
+
+def forge(path: Path, name: str, content: bytes) -> None:
+    """Replace a file and its sum: an attacker's, or a bug's, but no accident."""
+    (path / name).write_bytes(content)
+    sums = [
+        f"{hashlib.sha256((path / f).read_bytes()).hexdigest()}  {f}\n" for f in ("state.pt", "weights.safetensors")
+    ]
+    (path / "SHA256SUMS").write_text("".join(sums))
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path(self.target),)  # type: ignore[return-value]
+
+    def __init__(self, target: Path) -> None:
+        self.target = str(target)
+
+
+@pytest.mark.parametrize("way", ["torch", "pickle"])
+def test_a_pickle_is_never_run(tmp_path: Path, way: str) -> None:
+    path, target = write(tmp_path / "c", 1), tmp_path / "touched"
+    if way == "torch":
+        torch.save({"format": 1, "x": Malicious(target)}, tmp_path / "evil.pt")
+    else:
+        (tmp_path / "evil.pt").write_bytes(pickle.dumps({"format": 1, "x": Malicious(target)}))
+    forge(path, "state.pt", (tmp_path / "evil.pt").read_bytes())
+    with pytest.raises(RunError, match=r"state\.pt holds more than tensors and numbers"):
+        load_checkpoint(path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    "header", [b"\xff" * 8, (10**9).to_bytes(8, "little") + b"{", b"", b"\x02" + b"\0" * 7 + b"[]"]
+)
+def test_an_absurd_safetensors_header_is_refused(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(header)
+    with pytest.raises(RunError, match="is not a safetensors file"):
+        read_weights(path, sha256_file(path))
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, 1)
+    torch.save({"format": 99}, tmp_path / "new.pt")
+    forge(path, "state.pt", (tmp_path / "new.pt").read_bytes())
+    with pytest.raises(RunError, match="has checkpoint format 99, this version reads 1; update pcam"):
+        load_checkpoint(path)
+
+
+def test_nothing_half_written_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    from pcam.errors import StorageError
+
+    write(tmp_path, 1)
+    monkeypatch.setattr(Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
+    with pytest.raises(StorageError, match="the disk is full; free some space"):
+        write(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    load_checkpoint(tmp_path / "step-00000001")

@@ -1,0 +1,212 @@
+"""A run's name says what it is made of; its folder belongs to one process and is never written again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pcam.config import build_config, config_leaves
+from pcam.errors import RunError
+from pcam.storage import claim, read_json, sha256_file, write_json
+from pcam.training import Run, list_runs, load_model, open_run, run_id, train
+from pcam.training.runs import code_version
+
+CONFIG = build_config(
+    {"model": {"name": "mlp", "hidden": 4}, "train": {"epochs": 1, "batch_size": 16, "threads": 1}},
+)
+
+
+@pytest.fixture
+def completed(tiny: Path, tmp_path: Path) -> Run:
+    return train(CONFIG, tiny, tmp_path / "runs", progress=False)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, str]]:
+    return {str(p): (p.stat().st_mtime_ns, sha256_file(p)) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_name_depends_on_config_data_and_code(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = run_id(CONFIG, tiny)
+    assert len(name) == 16
+    assert run_id(CONFIG, tiny) == name
+    assert run_id(CONFIG.model_copy(update={"seed": 1}), tiny) != name
+    changed = tmp_path / "data"
+    shutil.copytree(tiny, changed)
+    assert run_id(CONFIG, changed) == name, "the folder's place is no part of it"
+    from pcam.data.synthetic import write_sample
+
+    other = write_sample(tmp_path / "other", train=48, valid=24, test=24, seed=4)
+    assert run_id(CONFIG, other) != name
+    monkeypatch.setattr("pcam.training.runs.code_version", lambda: "other code")
+    assert run_id(CONFIG, tiny) != name
+
+
+def test_code_version_covers_all_that_training_loads() -> None:
+    # What the loop imports of this package decides its bits, unless it only reads, writes or reports.
+    harmless = {"pcam", "pcam.errors", "pcam.storage", "pcam.provenance", "pcam.data", "pcam.training"}
+    harmless |= {f"pcam.training.{name}" for name in ("runs", "stop", "checkpoint", "validate")}
+    code = "import sys, pcam.training.launch; print(*[m for m in sys.modules if m.split('.')[0] == 'pcam'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    from pcam.training import runs
+
+    covered = {
+        ".".join(("pcam", *path.relative_to(runs._PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+        for path in runs.code_files()
+    }
+    assert set(done.stdout.split()) - harmless == covered
+
+
+def test_code_version_changes_with_a_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pcam.training import runs
+
+    before = code_version()
+    copy = tmp_path / "pcam"
+    shutil.copytree(runs._PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(runs, "_PACKAGE", copy)
+    assert code_version() == before
+    with (copy / "models" / "mlp.py").open("a") as file:
+        file.write("# changed\n")
+    assert code_version() != before
+
+
+def test_folder_holds_what_it_promises(completed: Run, tiny: Path) -> None:
+    names = {p.name for p in completed.path.iterdir()}
+    assert names == {
+        "config.yaml",
+        "status.json",
+        "environment.json",
+        "data.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "model.safetensors",
+        "model.safetensors.sha256",
+    }
+    assert completed.config == CONFIG
+    assert completed.data["splits"]["train"]["n"] == 48
+    assert completed.data["kind"] == "synthetic"
+    environment = completed.environment
+    assert environment["versions"].keys() == {"python", "pcam", "torch", "numpy", "h5py"}
+    assert environment["controls"]["deterministic_algorithms"] is True
+    assert environment["controls"]["threads"] == 1
+    assert environment["code_version"] == code_version()
+    assert environment.keys() >= {"hardware", "commit", "dirty", "lock_sha256", "slurm"}
+    digest, name = (completed.path / "model.safetensors.sha256").read_text().split()
+    assert sha256_file(completed.path / name) == digest == completed.final["sha256"]
+
+
+def test_slurm_job_is_recorded(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    assert train(CONFIG, tiny, tmp_path, progress=False).environment["slurm"] == {"job_id": "4711"}
+
+
+def test_a_completed_run_is_returned_untouched(completed: Run, tiny: Path) -> None:
+    before = snapshot(completed.path)
+    for resume in (False, True):
+        again = train(CONFIG, tiny, completed.path.parent, resume=resume, progress=False)
+        assert again.path == completed.path
+    assert snapshot(completed.path) == before
+    assert [run.id for run in list_runs(completed.path.parent)] == [completed.id]
+
+
+def test_a_claimed_run_is_refused(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / run_id(CONFIG, tiny)
+    with claim(folder / "claim"), pytest.raises(RunError, match=rf"process {os.getpid()} on .* is at work on it"):
+        train(CONFIG, tiny, tmp_path, progress=False)
+    assert train(CONFIG, tiny, tmp_path, progress=False).state == "completed"
+
+
+def test_two_processes_one_winner(tiny: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {name: mlp, hidden: 4}\ntrain: {epochs: 20, batch_size: 2, threads: 1}\n")
+    command = [sys.executable, "-m", "pcam", "train", str(config), "--data", str(tiny), "--runs", str(tmp_path / "r")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [(p.communicate(timeout=120), p.returncode) for p in both]
+    if sorted(code for _, code in ends) == [0, 0]:
+        pytest.skip("the first process was done before the second began")
+    assert sorted(code for _, code in ends) == [0, 2]
+    (refusal,) = [error for (_, error), code in ends if code == 2]
+    assert "is at work on it; wait for it" in refusal
+    (run,) = list_runs(tmp_path / "r")
+    assert run.state == "completed"
+
+
+def test_a_waiting_process_gets_the_run_of_the_other(tiny: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {name: mlp, hidden: 4}\ntrain: {epochs: 1, batch_size: 16, threads: 1}\n")
+    code = (
+        "import sys; from pcam.config import load_config; from pcam.training import train\n"
+        f"print(train(load_config({str(config)!r}), {str(tiny)!r}, {str(tmp_path / 'r')!r}, wait=True).path)"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    paths = {p.communicate(timeout=120)[0] for p in both}
+    assert len(paths) == 1
+    assert all(p.returncode == 0 for p in both)
+
+
+def test_a_dead_owners_run_goes_on_with_resume(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / run_id(CONFIG, tiny)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    write_json(folder / "claim", {"pid": gone.pid, "host": socket.gethostname(), "start": 1})
+    write_json(folder / "status.json", {"state": "running"})
+    (folder / ".weights.123-abcd.tmp.safetensors").write_bytes(b"half")
+    with pytest.raises(RunError, match="this run was interrupted; continue it with --resume"):
+        train(CONFIG, tiny, tmp_path, progress=False)
+    run = train(CONFIG, tiny, tmp_path, resume=True, progress=False)
+    assert run.state == "completed"
+    assert not list(run.path.rglob(".*"))
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "interrupted", "claimed"])
+def test_only_completed_runs_open(tmp_path: Path, state: str) -> None:
+    write_json(tmp_path / "run" / "status.json", {"state": state, "reason": "the loss became nan"})
+    with pytest.raises(RunError, match=rf"the run is {state} \(the loss became nan\); finish it"):
+        open_run(tmp_path / "run")
+    assert open_run(tmp_path / "run", completed=False).state == state
+    with pytest.raises(RunError, match=f"the run is {state}; only a completed run has a model"):
+        load_model(Run(tmp_path / "run"))
+
+
+def test_no_run_folder(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"not a run folder \(no status.json in it\)"):
+        open_run(tmp_path)
+    assert list_runs(tmp_path / "nowhere") == []
+
+
+def test_a_changed_model_file_is_refused(completed: Run) -> None:
+    path = completed.path / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged"):
+        load_model(completed)
+    path.unlink()
+    with pytest.raises(RunError, match=r"model\.safetensors is missing"):
+        load_model(completed)
+
+
+def test_a_cut_last_line_of_the_log_is_left_out(completed: Run) -> None:
+    with (completed.path / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "st')
+    assert len(completed.steps) == 3
+
+
+def test_status_keeps_the_start(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.write_status("claimed")
+    started = run.status["started"]
+    run.write_status("failed", reason="x")
+    assert run.status["started"] == started
+    assert read_json(tmp_path / "status.json", "status")["reason"] == "x"
+
+
+def test_config_file_reads_back_every_leaf(completed: Run) -> None:
+    assert config_leaves(completed.config) == config_leaves(CONFIG)
+    assert json.loads(json.dumps(config_leaves(CONFIG))) == config_leaves(CONFIG)
