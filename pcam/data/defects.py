@@ -49,8 +49,9 @@ _PLANT = 99  # first key of the streams of this module; the sampler's second key
 class Planted:
     """One row of the truth: an issue of a patch, with its partner where it is a pair.
 
-    `issue` is written as the audit writes it; `origin` is "planted", or "native" for the overlaps that every
-    sample has.
+    Issue and partner are written as the audit writes them: a pair stands at its first patch, but a shared slide at
+    the later split's patch, with the first train patch of that slide as its partner. `origin` is "planted", or
+    "native" for the overlaps that every sample has.
     """
 
     split: str
@@ -103,10 +104,18 @@ class DefectPlan:
     def truth(self, counts: Mapping[str, int]) -> list[Planted]:
         """Return every issue that the files hold, in order of split and index; a pair is listed once."""
         rows = []
+        first_of: dict[str, int] = {}
+        for index in range(counts["train"]):
+            first_of.setdefault(self.sampler.slide_name("train", index), index)
         for (split, index), (name, partner) in self._edits.items():
-            issue = "label_suspect" if name == "label_flip" else name
-            pair = sorted([(split, index), *([partner] if partner else [])], key=_order)
-            rows.append(Planted(*pair[0], issue, *(pair[1] if partner else ())))
+            if split == "valid" and name in ("shared_slide", "pixel_overlap"):
+                slide = self.patch(split, index)[0].slide
+                if slide in first_of:
+                    rows.append(Planted(split, index, "shared_slide", "train", first_of[slide]))
+            if name != "shared_slide":
+                issue = "label_suspect" if name == "label_flip" else name
+                pair = sorted([(split, index), *([partner] if partner else [])], key=_order)
+                rows.append(Planted(*pair[0], issue, *(pair[1] if partner else ())))
         for index in range(counts["train"]):
             other = self.sampler.pair_of("train", index)
             if other is not None and index < other < counts["train"]:
