@@ -89,6 +89,18 @@ def test_counts_follow_the_threshold(split: Split, threshold: float) -> None:
     assert gallery.counts == confusion_matrix(p, fixed_threshold(threshold))
 
 
+def test_what_the_page_sends_reaches_python(split: Split) -> None:
+    p = predicted(split)
+    gallery = ErrorGallery(p, split)
+    heard = []
+    gallery.observe(lambda change: heard.append((change["name"], change["new"])), ["threshold", "selected"])
+    gallery.set_state({"threshold": 0.25, "selected": 7})
+    assert heard == [("threshold", 0.25), ("selected", 7)]
+    assert gallery.counts == confusion_matrix(p, fixed_threshold(0.25))
+    gallery.set_state({"selected": None})
+    assert gallery.selected is None
+
+
 def test_a_threshold_brings_its_rule_along(split: Split) -> None:
     gallery = ErrorGallery(predicted(split), split, Threshold(0.3, "valid", "cheapest on valid"))
     assert gallery.content["threshold"] == {"value": 0.3, "rule": "cheapest on valid"}

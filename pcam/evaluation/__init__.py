@@ -30,7 +30,6 @@ _HOME = {
     "Scored": "slices",
     "find_slices": "slices",
     "weak_slices": "slices",
-    "candidates": "candidates",
     "feature_edges": "candidates",
     "input_features": "features",
     "ErrorGallery": "gallery",

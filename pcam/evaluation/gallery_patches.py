@@ -112,6 +112,8 @@ def error_figure(predictions: Predictions, split: Split, threshold: float, count
         axes = band.subplots(1, count, squeeze=False)[0]
         band.subplots_adjust(left=0.01, right=0.99, bottom=0.2, top=0.86, wspace=0.06)
         shown = worst[:count]
+        if not len(shown):
+            band.text(0.01, 0.7, "none at this threshold", fontsize=9)
         patches = split.read(predictions.index[shown])
         for place, axis in enumerate(axes):
             axis.set_axis_off()

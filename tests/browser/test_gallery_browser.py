@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,18 @@ from pcam.evaluation.predictions import Predictions
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Any]
+# A model as Jupyter gives one: another side may set it, and is told what the page does.
+LIVE = """
+const values = VALUES, heard = {}, saved = [];
+const model = {
+  get: (key) => values[key], set: (key, value) => { values[key] = value; },
+  save_changes: () => saved.push({ threshold: values.threshold, selected: values.selected }),
+  on: (event, hear) => (heard[event] ??= new Set()).add(hear), off: (event, hear) => heard[event].delete(hear),
+};
+window.kernel = { saved, heard, set: (key, value) => {
+  values[key] = value; heard["change:" + key].forEach((hear) => hear()); } };
+window.leave = render({ model, el: document.body });
+"""
 
 
 def predicted(split: Split, *, labelled: bool = True) -> Predictions:
@@ -287,6 +300,25 @@ def test_two_galleries_on_one_page_do_not_meddle(show: Open, split: Split) -> No
     settle(page)
     values = [box.input_value() for box in page.get_by_label("Threshold, exact value").all()]
     assert values == ["0.2", "0.5", "0.8"]
+
+
+def test_a_live_model_is_followed_and_told(show: Open, split: Split) -> None:
+    p = predicted(split)
+    state = {"content": ErrorGallery(p, split).content, "threshold": 0.5, "selected": None}
+    live = LIVE.replace("VALUES", json.dumps(state).replace("<", "\\u003c"))
+    page = show(f"<style>{ErrorGallery._css}</style><body><script type=module>{ErrorGallery._esm}{live}</script>")
+    page.evaluate("kernel.set('threshold', 0.25)")
+    settle(page)
+    assert counts(page) == by_numpy(p, 0.25)
+    slide_to(page, 0.75)
+    assert page.evaluate("kernel.saved.at(-1)") == {"threshold": 0.75, "selected": None}
+    page.evaluate("kernel.set('selected', 3)")
+    assert "#3" in page.locator("dialog h2").inner_text()
+    page.keyboard.press("Escape")
+    assert page.evaluate("kernel.saved.at(-1).selected") is None
+    page.evaluate("leave()")
+    assert page.locator(".pcam-gallery").count() == 0
+    assert page.evaluate("Object.values(kernel.heard).every((hears) => hears.size === 0)")
 
 
 def test_many_patches_answer_within_50_ms(show: Open, split: Split) -> None:

@@ -1,0 +1,228 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Q6 Where does it fail?
+#
+# A single figure for a whole test split is an average. It can stay high while one kind of patch goes wrong.
+#
+# 1. Which patches are called tumour wrongly (false positives), and which tumours are missed (false negatives)?
+# 2. Are there slices of the data, defined on what a patch looks like and never on what the model says, where the
+#    model is weaker than on the rest?
+# 3. What does the global metric hide here?
+
+# %% tags=["parameters"]
+data_dir: str = ""
+work_dir: str = ""
+
+# %%
+from pcam.evaluation import ErrorGallery, Scored, error_figure, feature_edges, find_slices, weak_slices
+from pcam.evaluation import slice_report as report
+from pcam.evaluation.candidates import candidates
+from pcam.evaluation.metrics import score_metrics
+from pcam.evaluation.predict import decision_threshold
+from pcam.evaluation.thresholds import confusion_matrix
+from pcam.journal import open_chapter
+
+chapter = open_chapter("q6_slicing", data_dir, work_dir)
+
+# %% [markdown]
+# ## The whole, and the threshold
+#
+# The network is judged on test. Its threshold is the one that makes mistakes cheapest on valid, at the costs in the
+# run's config; test had no part in choosing it.
+
+# %% tags=["nbval-ignore-output"]
+run, valid, test = chapter.run("cnn-0"), chapter.split("valid"), chapter.split("test")
+valid_p, test_p = chapter.predictions("cnn-0", "valid"), chapter.predictions("cnn-0", "test")
+costs = run.config.evaluation
+threshold = decision_threshold(valid_p, costs)
+whole = score_metrics(test_p, threshold, test.groups, group_kind=test.group_kind or "patch", beta=costs.beta)
+for name in ("roc_auc", "sensitivity", "specificity", "f_beta"):
+    chapter.record(**whole[name].as_dict(), split="test", runs=[run])
+    print(f"{name:12s} {chapter.value(name):ci}")
+print(f"threshold    {threshold.value:.3f}, {threshold.rule}")
+
+# %% [markdown]
+# ## 1 The errors
+#
+# A false positive is a patch without tumour in its centre that is called tumour; a false negative is a tumour that is
+# missed. The figure shows those that the network was surest of. The outlined centre, 32 × 32 pixels, alone decides the
+# label: tumour outside of it does not count, which explains some of the false positives.
+
+# %% tags=["nbval-ignore-output"]
+found = confusion_matrix(test_p, threshold)
+for name, count, of in (("fp", found.fp, found.fp + found.tn), ("fn", found.fn, found.fn + found.tp)):
+    chapter.record(name, count, n=of, split="test", runs=[run])
+    chapter.record(f"{name}_of", of, split="test", runs=[run])
+chapter.figure(
+    error_figure(test_p, test, threshold.value),
+    alt="Two rows of test patches with index and score: the false positives with the highest scores, and the false "
+    "negatives with the lowest. The centre that decides the label is outlined.",
+)
+
+# %% [markdown]
+# In the gallery, move the threshold and watch what it costs; choose slides, slices, scores and an order; click a patch
+# for its facts. It works in this page without a kernel, and in a running Jupyter it is a live widget:
+# `gallery.threshold` and `gallery.selected` can be read and set.
+
+# %% tags=["nbval-ignore-output"]
+valid_s, test_s = Scored.of(valid_p, valid), Scored.of(test_p, test)
+edges = feature_edges(valid_s.features)
+slices = {part.name: part.inside for part in candidates(test_s.features, edges) if not part.is_slide}
+gallery = ErrorGallery(test_p, test, threshold, limit=96, features=test_s.features, slices=slices)
+gallery
+
+# %% tags=["nbval-ignore-output"]
+chapter.answer(
+    "1",
+    "At the threshold chosen on valid, {fp} of {fp_of} test patches without tumour are called tumour, and {fn} of "
+    "{fn_of} tumours are missed. The figure shows the ones the network was surest of, the gallery these and others.",
+)
+
+# %% [markdown]
+# ## 2 Slices
+#
+# Eight features are measured on the stored pixels. Haematoxylin and eosin are separated by colour deconvolution
+# (Ruifrok and Johnston, 2001).
+
+# %%
+chapter.table(report.feature_guide(), caption="The input features. OD: optical density, to base ten.")
+
+# %% [markdown]
+# For each feature the fifth with the lowest and the fifth with the highest value is a slice; so is each slide. The
+# edges are fixed on valid and used unchanged on test.
+
+# %%
+chapter.table(report.candidate_table(valid_s, test_s), caption="The slices, their definitions and their sizes.")
+
+# %% [markdown]
+# On valid, each slice is compared with the rest of the split: ROC-AUC, sensitivity and specificity, none of which
+# moves when only the share of tumours does. The error counts whole slides (or overlap groups), since their patches
+# are not independent; the interval of a perfect value counts each slide as one observation. All comparisons enter one
+# Holm correction. What is found is tried again on test.
+
+# %% tags=["nbval-ignore-output"]
+table = find_slices(valid_s, test_s, threshold=threshold, beta=costs.beta, edges=edges, edges_from="valid")
+chapter.figure(
+    report.slice_figure(table),
+    alt="ROC-AUC of each slice with its interval, on valid where slices are searched and on test where they are "
+    "confirmed, beside the ROC-AUC of the rest of the split. The tables below hold the same values.",
+)
+
+# %% tags=["nbval-ignore-output"]
+chapter.table(
+    report.metric_table(table, "valid", "roc_auc"), caption="ROC-AUC of every slice on valid, where it is searched."
+)
+
+# %% tags=["nbval-ignore-output"]
+chapter.table(
+    report.metric_table(table, "test", "roc_auc"), caption="ROC-AUC of every slice on test; p only where found."
+)
+
+# %% tags=["nbval-ignore-output"]
+chapter.table(
+    report.metric_table(table, "test", "sensitivity"), caption="Sensitivity of every slice on test at the threshold."
+)
+
+# %% tags=["nbval-ignore-output"]
+claims = weak_slices(table)
+tested = table[(table["split"] == "valid") & table["p_adjusted"].notna()]
+chapter.record("tried", len(tested), split="valid", runs=[run])
+chapter.record("slices_tried", tested["slice"].nunique(), split="valid", runs=[run])
+chapter.record("found", len(claims), split="valid", runs=[run])
+chapter.record("confirmed", int((claims["verdict"] == "confirmed").sum()), split="test", runs=[run])
+names = claims.loc[claims["verdict"] == "confirmed", "slice"].drop_duplicates()
+chapter.record("weak", ", ".join(names) or "none", split="test", runs=[run])
+chapter.table(report.claims_table(claims), caption="What was found on valid, and again on test.")
+
+# %% tags=["nbval-ignore-output"]
+chapter.answer(
+    "2",
+    "On valid, {slices_tried} slices were compared with the rest in {tried} tests; after correction for all of these, "
+    "{found} show a weakness, and {confirmed} are confirmed on test. Slices with a confirmed weakness: {weak}.",
+)
+
+# %% [markdown]
+# ## 3 Silent failure
+#
+# How far below the whole is the worst slice of test, and how many of all missed tumours lie in it?
+
+# %% tags=["nbval-ignore-output"]
+worst = report.worst_slice(table, "test")
+inside = slices[worst.slice]
+missed = (test_p.labels == 1) & ~threshold.decide(test_p)
+chapter.record("worst", worst.slice, split="test", runs=[run])
+chapter.record(
+    "worst_auc",
+    worst.value,
+    n=worst.n,
+    n_positive=worst.n_positive,
+    low=worst.low,
+    high=worst.high,
+    split="test",
+    runs=[run],
+)
+chapter.record("rest_auc", worst.rest_value, n=len(test_p) - worst.n, split="test", runs=[run])
+chapter.record("missed_inside", int((missed & inside).sum()), split="test", runs=[run])
+chapter.record("tumours_inside", worst.n_positive, split="test", runs=[run])
+print(f"{worst.slice}: ROC-AUC {chapter.value('worst_auc'):ci}, {chapter.value('missed_inside')} tumours missed")
+
+# %% [markdown]
+# F-beta makes a poor judge of slices. It rises with the share of tumours, whatever the model does: a "classifier" that
+# calls everything tumour follows it. So a difference in F-beta between slices may be one in prevalence only, and a
+# slice whose F-beta is below the all-positive one is served worse than by no model at all.
+
+# %% tags=["nbval-ignore-output"]
+trap = report.prevalence_table(table, "test")
+chapter.record("compared", len(trap), split="test", runs=[run])
+below = trap["F-beta"] < trap["F-beta if all are called positive"]
+chapter.record("below_all_positive", int(below.sum()), split="test", runs=[run])
+chapter.table(trap, caption=f"F-beta of every slice on test beside prevalence; beta = {costs.beta:g}.")
+
+# %% [markdown]
+# A page without findings leaves a question open: would the search have seen a weak slice? A control makes one. In the
+# darkest fifth, half of the patches exchange their scores among themselves, on valid and on test; then the search
+# runs again. What the global ROC-AUC shows of it is what it would show of a silent failure.
+
+# %% tags=["nbval-ignore-output"]
+control = [
+    report.spoiled(s, s.features["brightness"] <= edges["brightness"][0], 0.5, seed=0) for s in (valid_s, test_s)
+]
+seen = weak_slices(find_slices(*control, threshold=threshold, beta=costs.beta, edges=edges, edges_from="valid"))
+spoiled_auc = score_metrics(control[1].predictions, None, test.groups, group_kind=test.group_kind or "patch")["roc_auc"]
+chapter.record(**spoiled_auc.as_dict() | {"name": "spoiled_auc"}, split="test", runs=[run])
+verdicts = seen.loc[(seen["slice"] == "darkest fifth") & (seen["metric"] == "roc_auc"), "verdict"]
+chapter.record("control", verdicts.iloc[0] if len(verdicts) else "not found", split="test", runs=[run])
+chapter.table(
+    report.claims_table(seen), caption="What the search claims after the darkest fifth was spoiled on purpose."
+)
+
+# %% tags=["nbval-ignore-output"]
+chapter.answer(
+    "3",
+    "The whole of test has ROC-AUC {roc_auc:ci}. Its worst slice by ROC-AUC, the {worst}, has {worst_auc:ci}, the rest "
+    "{rest_auc}; {missed_inside} of the {fn} missed tumours lie in it, among {tumours_inside} tumours there. In "
+    "{below_all_positive} of {compared} slices F-beta is below that of calling all positive. Spoiling half of the "
+    "darkest fifth on purpose leaves a global ROC-AUC of {spoiled_auc}; the search's verdict on it: {control}.",
+)
+
+# %% tags=["nbval-ignore-output"]
+chapter.headline(
+    "ROC-AUC is {roc_auc} on the whole of test and {worst_auc} on the worst of its slices, the {worst}; {confirmed} "
+    "weaknesses found on valid are confirmed on test."
+)
+
+# %%
+chapter.close()
