@@ -17,7 +17,14 @@ from pcam.journal.questions import QUESTIONS
 from pcam.storage import claim
 
 # What can change a job's result. Left out are the parts that only show or pack results.
-SAMPLE_CODE = ("data/synthetic.py", "data/sampler.py", "data/tissue.py", "data/nuclei.py", "data/defects.py")
+SAMPLE_CODE = (
+    "data/synthetic.py",
+    "data/sampler.py",
+    "data/tissue.py",
+    "data/stain.py",
+    "data/nuclei.py",
+    "data/defects.py",
+)
 CHAPTER_CODE = (
     *("*.py", "data", "models", "training", "evaluation", "audit", "benchmark"),
     *("journal/chapter.py", "journal/evidence.py", "journal/plan.py", "journal/questions.py", "journal/notebooks.py"),
