@@ -6,6 +6,10 @@ import csv
 import errno
 import hashlib
 import json
+import os
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -76,6 +80,26 @@ def test_the_bytes_are_the_same_on_every_machine(tiny: Path) -> None:
         "valid": "33d24e1c9454c9e9",
         "test": "4e2920cf65f5c7dc",
     }
+
+
+def test_the_bytes_do_not_depend_on_the_vector_units_of_the_processor() -> None:
+    """numpy without AVX2 and AVX-512 rounds transcendental functions another way: none may be at work here."""
+    code = (
+        "from hashlib import sha256; from pcam.data.sampler import Sampler\n"
+        "print(sha256(b''.join(Sampler(3).patch('train', i).pixels.tobytes() for i in range(24))).hexdigest())"
+    )
+    found = np.show_config(mode="dicts")["SIMD Extensions"]["found"]
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "NPY_DISABLE_CPU_FEATURES": disabled},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for disabled in ("", " ".join(found))
+    }
+    assert len(digests) == 1
 
 
 def test_a_patch_depends_on_seed_split_and_index_alone(tiny: Path, tmp_path: Path) -> None:
@@ -160,6 +184,26 @@ def test_it_is_written_whole_or_not_at_all(
     with pytest.raises(StorageError if isinstance(error, OSError) else KeyboardInterrupt):
         write_sample(tmp_path / "data", train=2, valid=0, test=0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_was_faster_with_the_same_sample(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_truth = synthetic._write_truth
+
+    def meanwhile(folder: Path, truth: list[synthetic.Planted]) -> None:
+        write_truth(folder, truth)
+        shutil.copytree(tiny, tmp_path / "data")
+
+    monkeypatch.setattr(synthetic, "_write_truth", meanwhile)
+    assert write_sample(tmp_path / "data", **COUNTS, seed=3) == tmp_path / "data"
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
+def test_an_unwritable_place_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=r"cannot write .*choose another path"):
+        write_sample(tmp_path / "file" / "data", train=1, valid=0, test=0)
 
 
 # ------------------------------------------------------------------ tissue

@@ -70,18 +70,22 @@ def write_sample(
         return folder
     sampler = Sampler(seed, {"train": COURSE_POSITIVE} if "course" in names else None)
     plan = DefectPlan(sampler, counts, names)
-    with (
-        atomic_path(folder) as temporary,
-        tqdm(total=sum(counts.values()), desc="sample", unit="patch", disable=not progress) as bar,
-    ):
-        temporary.mkdir()
-        for split in SPLITS:
-            if counts[split]:
-                with_labels = not (split == "test" and "course" in names)
-                _write_split(temporary, split, counts[split], plan, with_labels, bar)
-        _write_truth(temporary, plan.truth(counts))
-        write_json(temporary / SAMPLE_MARKER, recipe)
-        write_manifest(temporary, [path.name for path in temporary.iterdir()])
+    try:
+        with (
+            atomic_path(folder) as temporary,
+            tqdm(total=sum(counts.values()), desc="sample", unit="patch", disable=not progress) as bar,
+        ):
+            temporary.mkdir()
+            for split in SPLITS:
+                if counts[split]:
+                    with_labels = not (split == "test" and "course" in names)
+                    _write_split(temporary, split, counts[split], plan, with_labels, bar)
+            _write_truth(temporary, plan.truth(counts))
+            write_json(temporary / SAMPLE_MARKER, recipe)
+            write_manifest(temporary, [path.name for path in temporary.iterdir()])
+    except StorageError:
+        if not _is_there(folder, recipe):  # another process may have been faster with the same sample
+            raise
     return folder
 
 
