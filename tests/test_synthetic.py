@@ -442,3 +442,18 @@ def test_sprites_do_not_depend_on_the_order_of_use() -> None:
     sprites("fibroblast")
     again = hashlib.sha256(b"".join(np.rint(s.dye * 1e6).tobytes() for s in sprites("tumour"))).hexdigest()
     assert digest == again
+
+
+@pytest.mark.slow
+def test_a_small_network_tells_tumour(tmp_path: Path) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    from pcam.config import load_config
+    from pcam.evaluation.predict import predict_split
+    from pcam.training import train
+
+    folder = write_sample(tmp_path / "data")
+    overrides = ["model.width=16", "train.epochs=6", "train.batch_size=32", "train.precision=float32"]
+    run = train(load_config("cnn", overrides), folder, tmp_path / "runs", progress=False)
+    predictions = predict_split(run, open_split(folder, "test"))
+    assert roc_auc_score(predictions.label, predictions.score) > 0.95
