@@ -63,22 +63,22 @@ function histogram(negative, positive, labelled) {
   const clips = ["left", "right"].map(() => svg("rect", { y: 0, height: 100 }));
   const base = labelled ? 50 : 98;
   for (const [side, clip] of clips.entries()) {
-    const layer = svg("g", { class: side ? "right" : "left" });
+    const layer = svg("g", { class: side ? "pg-right" : "pg-left" });
     for (const [truth, counts] of bins.entries()) {
       const path = counts.map((count, bin) => {
         const height = (Math.sqrt(count) / tallest) * room;
         const top = truth || !labelled ? base - height : base;
         return count ? `M${bin * 10 + 0.5} ${top}h9v${height}h-9z` : "";
       });
-      layer.append(svg("path", { class: truth ? "tumour" : labelled ? "none" : "all", d: path.join("") }));
+      layer.append(svg("path", { class: truth ? "pg-tumour" : labelled ? "pg-none" : "pg-all", d: path.join("") }));
     }
     const inner = svg("svg", { y: 0, height: 100 }); // a nested svg clips its content: no ids that could clash
     inner.append(layer);
     chart.append(inner);
     clips[side] = { inner, layer };
   }
-  chart.append(svg("line", { x1: 0, x2: 600, y1: base, y2: base, class: "axis" }));
-  const cut = svg("line", { y1: 0, y2: 100, class: "cut" });
+  chart.append(svg("line", { x1: 0, x2: 600, y1: base, y2: base, class: "pg-axis" }));
+  const cut = svg("line", { y1: 0, y2: 100, class: "pg-cut" });
   chart.append(cut);
   const move = (t) => {
     const x = 600 * Math.min(1, Math.max(0, t));
@@ -138,10 +138,10 @@ function render({ model, el }) {
     if (!tiles.has(patch.place)) {
       const canvas = make("canvas", { width: side, height: side, "aria-hidden": "true" });
       draw(canvas, patch);
-      const badge = make("span", { class: "badge" });
-      const text = make("span", { class: "score", text: patch.score.toFixed(3) });
+      const badge = make("span", { class: "pg-badge" });
+      const text = make("span", { class: "pg-score", text: patch.score.toFixed(3) });
       const button = make("button", { type: "button", tabindex: "-1", onclick: () => select(patch.index) },
-        make("span", { class: "frame" }, canvas), make("span", { class: "caption" }, badge, text));
+        make("span", { class: "pg-frame" }, canvas), make("span", { class: "pg-caption" }, badge, text));
       tiles.set(patch.place, { item: make("li", {}, button), button, badge });
     }
     return tiles.get(patch.place);
@@ -164,20 +164,20 @@ function render({ model, el }) {
     onchange: () => (exact.value === "" ? schedule() : setThreshold(Number(exact.value))),
   });
   const reset = make("button", {
-    type: "button", class: "plain", text: `Back to ${short(content.threshold.value)}`, title: content.threshold.rule,
+    type: "button", class: "pg-plain", text: `Back to ${short(content.threshold.value)}`, title: content.threshold.rule,
     onclick: () => setThreshold(content.threshold.value),
   });
   const cells = {};
   const cell = (name) => {
     const number = make("strong");
     const button = make("button", {
-      type: "button", class: `cell ${name}`, "data-outcome": name,
+      type: "button", class: `pg-cell ${name}`, "data-outcome": name,
       onclick: () => { view.outcomes.delete(name) || view.outcomes.add(name); view.limit = PAGE; update(); },
-    }, make("span", { class: "badge", text: name }), number, make("span", { class: "small", text: OUTCOMES[name][0].toLowerCase() }));
+    }, make("span", { class: "pg-badge", text: name }), number, make("span", { class: "pg-small", text: OUTCOMES[name][0].toLowerCase() }));
     cells[name] = { button, number };
     return make("td", {}, button);
   };
-  const rates = make("dl", { class: "rates" });
+  const rates = make("dl", { class: "pg-rates" });
   const head = (text, scope) => make("th", { scope, text });
   const matrix = labelled
     ? make("table", {}, make("tr", {}, make("td"), head("called tumour", "col"), head("called none", "col")),
@@ -204,27 +204,27 @@ function render({ model, el }) {
   });
   const from = bound("from", "Lowest score shown"), to = bound("to", "Highest score shown");
   const order = make("button", {
-    type: "button", class: "plain", onclick: () => { view.down = !view.down; update(); },
+    type: "button", class: "pg-plain", onclick: () => { view.down = !view.down; update(); },
   });
-  const box = make("input", { type: "checkbox", checked: true, onchange: () => root.classList.toggle("boxed", box.checked) });
+  const box = make("input", { type: "checkbox", checked: true, onchange: () => root.classList.toggle("pg-boxed", box.checked) });
   const clear = make("button", {
-    type: "button", class: "plain", text: "Reset filters",
+    type: "button", class: "pg-plain", text: "Reset filters",
     onclick: () => { Object.assign(view, initial()); slideList.value = sliceList.value = ""; from.value = 0; to.value = 1; update(); },
   });
-  const status = make("p", { class: "status", role: "status" });
-  const grid = make("ul", { class: "grid", "aria-label": "Patches" });
-  const more = make("button", { type: "button", class: "plain more", onclick: () => { view.limit += PAGE; update(); } });
+  const status = make("p", { class: "pg-status", role: "status" });
+  const grid = make("ul", { class: "pg-grid", "aria-label": "Patches" });
+  const more = make("button", { type: "button", class: "pg-plain pg-more", onclick: () => { view.limit += PAGE; update(); } });
 
   // ---- one patch, large
   const large = make("canvas", { width: side, height: side, role: "img" });
-  const facts = make("dl", { class: "facts" });
+  const facts = make("dl", { class: "pg-facts" });
   const title = make("h2", { tabindex: "-1" });
   const step = (by) => {
     const place = listed.findIndex((patch) => patch.index === model.get("selected")) + by;
     if (listed[place]) select(listed[place].index);
   };
-  const before = make("button", { type: "button", class: "plain", text: "← Previous", onclick: () => step(-1) });
-  const after = make("button", { type: "button", class: "plain", text: "Next →", onclick: () => step(1) });
+  const before = make("button", { type: "button", class: "pg-plain", text: "← Previous", onclick: () => step(-1) });
+  const after = make("button", { type: "button", class: "pg-plain", text: "Next →", onclick: () => step(1) });
   const dialog = make("dialog", {
     "aria-label": "One patch",
     onclose: () => select(null),
@@ -235,8 +235,8 @@ function render({ model, el }) {
       else return;
       event.preventDefault();
     },
-  }, make("header", {}, title, make("button", { type: "button", class: "plain", text: "Close", onclick: () => dialog.close() })),
-  make("div", { class: "sides" }, make("span", { class: "frame" }, large), facts), make("footer", {}, before, after));
+  }, make("header", {}, title, make("button", { type: "button", class: "pg-plain", text: "Close", onclick: () => dialog.close() })),
+  make("div", { class: "pg-sides" }, make("span", { class: "pg-frame" }, large), facts), make("footer", {}, before, after));
   const select = (index) => {
     model.set("selected", index);
     model.save_changes();
@@ -293,7 +293,7 @@ function render({ model, el }) {
       button.setAttribute("aria-label", `${OUTCOMES[name][0]}: ${whole(counts[name])}; show them below`);
     }
     const rate = (name, part, of) => [make("dt", { text: name }), make("dd", {}, make("strong", { text: share(part, of) }),
-      make("span", { class: "small", text: ` ${whole(part)} of ${whole(of)}` }))];
+      make("span", { class: "pg-small", text: ` ${whole(part)} of ${whole(of)}` }))];
     if (labelled) rates.replaceChildren(...rate("Sensitivity", tp, positive.length), ...rate("Specificity", counts.TN, negative.length));
     const value = keys[view.sort][1], sign = view.down ? -1 : 1;
     listed = patches.filter((patch) => view.outcomes.has(outcomeOf(patch)) && patch.score >= view.from && patch.score <= view.to
@@ -304,7 +304,7 @@ function render({ model, el }) {
     listed.forEach((patch) => { shown[outcomeOf(patch)]++; });
     visible.forEach((patch, place) => {
       const { button, badge } = tileOf(patch), outcome = outcomeOf(patch);
-      button.className = `tile ${outcome}`;
+      button.className = `pg-tile ${outcome}`;
       button.tabIndex = place ? -1 : 0;
       badge.textContent = outcome;
       const slide = patch.slide === null ? "" : `, slide ${patch.slide}`;
@@ -327,22 +327,22 @@ function render({ model, el }) {
 
   const total = negative.length + positive.length;
   const chosen = patches.length < total ? ` ${whole(patches.length)} patches are on show: the gravest mistakes, and right calls from the lowest to the highest score.` : "";
-  const root = make("section", { class: "pcam-gallery boxed", "aria-label": `Error gallery, ${content.split}` },
-    make("p", { class: "lead" }, make("strong", { text: `Errors on ${content.split}. ` }),
+  const root = make("section", { class: "pcam-gallery pg-boxed", "aria-label": `Error gallery, ${content.split}` },
+    make("p", { class: "pg-lead" }, make("strong", { text: `Errors on ${content.split}. ` }),
       labelled ? `Counts are over all ${whole(total)} patches, ${whole(positive.length)} with tumour.${chosen}` : `${whole(total)} patches without labels: calls, not errors.`),
-    make("div", { class: "decision" },
-      make("div", { class: "cutting" },
-        make("div", { class: "row" }, make("label", {}, "Call tumour from score ", exact), reset),
-        make("div", { class: "plot" },
-          make("span", { class: "key up", text: labelled ? "tumour" : "" }), chart, slider,
-          make("span", { class: "key down", text: labelled ? "no tumour" : "" }),
-          make("div", { class: "ticks", "aria-hidden": "true" }, ...["0", "0.25", "0.5", "0.75", "1"].map((text) => make("span", { text })))),
-        make("p", { class: "small", text: `Score of each patch, ${labelled ? "by truth; " : ""}bar heights are square roots of counts. The threshold started at ${short(content.threshold.value)}: ${content.threshold.rule}.` })),
-      make("div", { class: "outcomes" }, matrix, labelled ? rates : null,
-        make("p", { class: "small", text: "Click a cell to show or hide its patches below." }))),
-    make("div", { class: "toolbar", role: "group", "aria-label": "Filters and order" },
+    make("div", { class: "pg-decision" },
+      make("div", { class: "pg-cutting" },
+        make("div", { class: "pg-row" }, make("label", {}, "Call tumour from score ", exact), reset),
+        make("div", { class: "pg-plot" },
+          make("span", { class: "pg-key pg-up", text: labelled ? "tumour" : "" }), chart, slider,
+          make("span", { class: "pg-key pg-down", text: labelled ? "no tumour" : "" }),
+          make("div", { class: "pg-ticks", "aria-hidden": "true" }, ...["0", "0.25", "0.5", "0.75", "1"].map((text) => make("span", { text })))),
+        make("p", { class: "pg-small", text: `Score of each patch, ${labelled ? "by truth; " : ""}bar heights are square roots of counts. The threshold started at ${short(content.threshold.value)}: ${content.threshold.rule}.` })),
+      make("div", { class: "pg-outcomes" }, matrix, labelled ? rates : null,
+        make("p", { class: "pg-small", text: "Click a cell to show or hide its patches below." }))),
+    make("div", { class: "pg-toolbar", role: "group", "aria-label": "Filters and order" },
       slides.length ? slideField : null, content.slices.length ? sliceField : null,
-      make("span", { class: "range" }, "Score ", from, " to ", to), make("span", { class: "range" }, sortField, order),
+      make("span", { class: "pg-range" }, "Score ", from, " to ", to), make("span", { class: "pg-range" }, sortField, order),
       make("label", {}, box, " centre 32 × 32, which defines the label"), clear),
     status, grid, more, dialog);
   root.style.setProperty("--digits", scale);

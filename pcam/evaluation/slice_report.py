@@ -76,7 +76,13 @@ def metric_table(table: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
         "gap": "gap",
         "p_adjusted": "p corrected",
     }
-    return rows[list(columns)].rename(columns=columns)
+    return rows.assign(p_adjusted=rows["p_adjusted"].map(_p_text))[list(columns)].rename(columns=columns)
+
+
+def _p_text(p: float) -> str:
+    if np.isnan(p):
+        return "not tested"
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
 
 
 def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
@@ -96,7 +102,8 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
         "p_adjusted_again": "p again",
         "verdict": "verdict",
     }
-    shown = claims[list(columns)].rename(columns=columns)
+    texts = {name: claims[name].map(_p_text) for name in ("p_adjusted", "p_adjusted_again")}
+    shown = claims.assign(**texts)[list(columns)].rename(columns=columns)
     return shown.assign(metric=shown["metric"].map(NAMES), **{"n again": shown["n again"].astype("Int64")})
 
 
@@ -161,6 +168,9 @@ def slice_figure(table: pd.DataFrame, metric: str = "roc_auc") -> Figure:
                 f"{row.n:,} ({row.n_positive:,})", (1.01, y), xycoords=("axes fraction", "data"), fontsize=7.5,
                 va="center", color="#555555",
             )  # fmt: skip
+        for y in set(range(len(names))) - {names.index(name) for name in part["slice"]}:
+            panel.annotate("too few of a class", (0.02, y), xycoords=("axes fraction", "data"), fontsize=7.5,
+                           va="center", color="#555555")  # fmt: skip
         role = "slices are searched" if split == splits[0] else "findings are tried again"
         panel.set_title(f"{split}, where {role}", fontsize=10, loc="left")
         panel.text(1.01, 1.015, "n (positive)", transform=panel.transAxes, fontsize=7.5, color="#555555")

@@ -82,7 +82,7 @@ def settle(page: Any) -> None:
 def counts(page: Any) -> dict[str, int]:
     return {
         cell.get_attribute("data-outcome"): int(cell.locator("strong").inner_text().replace(",", ""))
-        for cell in page.locator(".cell").all()
+        for cell in page.locator(".pg-cell").all()
     }
 
 
@@ -112,7 +112,7 @@ def test_the_slider_counts_as_numpy_does(show: Open, split: Split) -> None:
         slide_to(page, threshold)
         expected = by_numpy(p, float(threshold))
         assert counts(page) == expected, threshold
-        rates = page.locator(".rates dd").all_inner_texts()
+        rates = page.locator(".pg-rates dd").all_inner_texts()
         positives, negatives = expected["TP"] + expected["FN"], expected["TN"] + expected["FP"]
         assert rates[0] == f"{expected['TP'] / positives:.3f} {expected['TP']} of {positives}"
         assert rates[1] == f"{expected['TN'] / negatives:.3f} {expected['TN']} of {negatives}"
@@ -134,12 +134,12 @@ def test_cells_switch_outcomes_on_and_off(show: Open, split: Split) -> None:
     p = predicted(split)
     expected = by_numpy(p, 0.5)
     page = show(ErrorGallery(p, split))
-    assert page.locator(".tile").count() == expected["FN"] + expected["FP"]
-    page.locator(".cell.TN").click()
-    assert page.locator(".tile").count() == expected["FN"] + expected["FP"] + expected["TN"]
+    assert page.locator(".pg-tile").count() == expected["FN"] + expected["FP"]
+    page.locator(".pg-cell.TN").click()
+    assert page.locator(".pg-tile").count() == expected["FN"] + expected["FP"] + expected["TN"]
     for name in ("FN", "FP", "TN"):
-        page.locator(f".cell.{name}").click()
-    assert page.locator(".tile").count() == 0
+        page.locator(f".pg-cell.{name}").click()
+    assert page.locator(".pg-tile").count() == 0
     assert "No patch on show fits" in page.get_by_role("status").inner_text()
 
 
@@ -148,23 +148,23 @@ def test_filters_by_slide_slice_and_score(show: Open, split: Split) -> None:
     late = np.arange(24) >= 12
     page = show(ErrorGallery(p, split, slices={"late half": late}))
     for name in ("TP", "TN"):
-        page.locator(f".cell.{name}").click()
-    assert page.locator(".tile").count() == 24
+        page.locator(f".pg-cell.{name}").click()
+    assert page.locator(".pg-tile").count() == 24
     page.get_by_label("Slice", exact=True).select_option(label="late half")
-    assert page.locator(".tile").count() == 12
+    assert page.locator(".pg-tile").count() == 12
     page.get_by_label("Slide", exact=True).select_option(label="</script><img src=x onerror=alert(1)>")
-    assert page.locator(".tile").count() == 6
+    assert page.locator(".pg-tile").count() == 6
     page.get_by_label("Lowest score shown").fill("0.5")
     kept = late & (np.arange(24) % 2 == 1) & (p.score >= 0.5)
-    assert page.locator(".tile").count() == kept.sum()
+    assert page.locator(".pg-tile").count() == kept.sum()
     page.get_by_role("button", name="Reset filters").click()
     expected = by_numpy(p, 0.5)
-    assert page.locator(".tile").count() == expected["FN"] + expected["FP"]
+    assert page.locator(".pg-tile").count() == expected["FN"] + expected["FP"]
 
 
 def indices(page: Any) -> list[int]:
     return [
-        int(title.split(",")[0][1:]) for title in page.locator(".tile").evaluate_all("(n) => n.map((t) => t.title)")
+        int(title.split(",")[0][1:]) for title in page.locator(".pg-tile").evaluate_all("(n) => n.map((t) => t.title)")
     ]
 
 
@@ -173,7 +173,7 @@ def test_sorting(show: Open, split: Split) -> None:
     gallery = ErrorGallery(p, split, 0.3)
     page = show(gallery)
     for name in ("TP", "TN"):
-        page.locator(f".cell.{name}").click()
+        page.locator(f".pg-cell.{name}").click()
     brightness = [patch["features"][0] for patch in gallery.content["patches"]]
     loss = -np.log(np.where(p.labels == 1, p.score, 1 - p.score))
     for key, value in (("loss", loss), ("confidence", np.abs(p.score - 0.3)), ("brightness", np.array(brightness))):
@@ -188,7 +188,7 @@ def test_a_patch_opens_large_with_its_facts_and_pixels(show: Open, split: Split)
     p = predicted(split)
     page = show(ErrorGallery(p, split, quality=95))
     first = indices(page)[0]
-    page.locator(".tile").first.click()
+    page.locator(".pg-tile").first.click()
     text = page.locator("dialog").inner_text()
     for expected in (f"#{first}", f"test, {first}", f"{p.score[first]:g}", "brightness", "haematoxylin", "grey levels"):
         assert expected in text
@@ -208,13 +208,13 @@ def test_the_keyboard_reaches_everything(show: Open, split: Split) -> None:
     page.keyboard.press("ArrowRight")
     settle(page)
     assert page.get_by_label("Threshold, exact value").input_value() == "0.501"
-    page.locator(".cell.TN").focus()
+    page.locator(".pg-cell.TN").focus()
     page.keyboard.press("Space")
-    assert page.locator(".cell.TN").get_attribute("aria-pressed") == "true"
+    assert page.locator(".pg-cell.TN").get_attribute("aria-pressed") == "true"
     # The grid is one tab stop; arrows move inside it.
-    assert page.locator('.tile[tabindex="0"]').count() == 1
+    assert page.locator('.pg-tile[tabindex="0"]').count() == 1
     order = indices(page)
-    page.locator(".tile").first.focus()
+    page.locator(".pg-tile").first.focus()
     for key, place in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", len(order) - 1), ("Home", 0)):
         page.keyboard.press(key)
         assert page.evaluate("document.activeElement.title").startswith(f"#{order[place]},")
@@ -236,7 +236,7 @@ def test_everything_that_can_be_operated_has_a_name(show: Open, split: Split) ->
     )
     assert nameless == []
     patch = predicted(split)
-    label = page.locator(".tile").first.get_attribute("aria-label")
+    label = page.locator(".pg-tile").first.get_attribute("aria-label")
     first = indices(page)[0]
     assert f"Patch {first}, " in label
     assert f"score {patch.score[first]:.3f}" in label
@@ -262,7 +262,7 @@ def test_dark_mode_follows_the_book_and_else_the_system(
 def test_no_screen_is_too_narrow(show: Open, split: Split, width: int) -> None:
     page = show(ErrorGallery(predicted(split), split), width=width)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.locator(".tile").first.click()
+    page.locator(".pg-tile").first.click()
     box = page.locator("dialog").bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width
@@ -274,8 +274,8 @@ def test_no_patch_and_one(show: Open, split: Split, limit: int) -> None:
     page = show(ErrorGallery(p, split, limit=limit))
     assert counts(page) == by_numpy(p, 0.5)
     for name in ("TP", "TN"):
-        page.locator(f".cell.{name}").click()
-    assert page.locator(".tile").count() == limit
+        page.locator(f".pg-cell.{name}").click()
+    assert page.locator(".pg-tile").count() == limit
     if not limit:
         assert page.get_by_role("status").inner_text() == "There are no patches to show."
 
@@ -286,8 +286,8 @@ def test_without_labels_there_are_calls_and_no_errors(show: Open, split: Split) 
     slide_to(page, 0.7)
     called = int((p.score >= 0.7).sum())
     assert counts(page) == {"P": called, "N": 24 - called}
-    assert page.locator(".tile").count() == 24
-    assert "without labels" in page.locator(".lead").inner_text()
+    assert page.locator(".pg-tile").count() == 24
+    assert "without labels" in page.locator(".pg-lead").inner_text()
 
 
 def test_two_galleries_on_one_page_do_not_meddle(show: Open, split: Split) -> None:
@@ -329,10 +329,10 @@ def test_many_patches_answer_within_50_ms(show: Open, split: Split) -> None:
     gallery.content = {**gallery.content, "patches": patches}
     page = show(gallery)
     for name in ("TP", "TN"):
-        page.locator(f".cell.{name}").click()
-    assert page.locator(".tile").count() == 120
+        page.locator(f".pg-cell.{name}").click()
+    assert page.locator(".pg-tile").count() == 120
     page.get_by_role("button", name="Show 120 more").click()
-    assert page.locator(".tile").count() == 240
+    assert page.locator(".pg-tile").count() == 240
     times = page.evaluate(
         """async () => {
             const slider = document.querySelector("input[type=range]"), times = [];
