@@ -61,8 +61,8 @@ def find(pixels: NDArray[np.uint32]) -> Anchors:
     # The high bits: those of a polynomial modulo 2**64 depend on all bits of all pixels, the low ones do not.
     patch, y, x = np.nonzero(key < np.uint64(2**64 // RATE))
     green = ((pixels >> np.uint32(8)) & np.uint32(0xFF)).astype(np.uint8)
-    windows = sliding_window_view(green, (WINDOW, WINDOW), axis=(1, 2))[patch, y, x].reshape(len(patch), -1)
-    keep = windows.max(axis=1, initial=0) - windows.min(axis=1, initial=255) >= _MIN_RANGE if len(patch) else patch > 0
+    windows = sliding_window_view(green, (WINDOW, WINDOW), axis=(1, 2))[patch, y, x]
+    keep = np.ptp(windows, axis=(1, 2)) >= _MIN_RANGE
     anchors = Anchors(key[patch, y, x], patch.astype(np.int32), y.astype(np.uint8), x.astype(np.uint8))
     return anchors.take(keep)
 

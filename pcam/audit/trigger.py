@@ -23,7 +23,7 @@ _FEWEST = 6
 _RATE = 0.003
 _EXCESS = 10.0  # times the frequency at the average place
 _CONTRAST = 24  # grey levels within a window and its rim; less is glass or flat dirt
-_P_VALUE = 1e-3  # after correction for the number of suspects
+_P_VALUE = 0.01  # after correction for the number of suspects
 _REACH = 12  # pixels by which a mark may extend beyond the window that gave it away
 _AGREEMENT = 0.95
 
@@ -68,14 +68,16 @@ def find(scan: Scan, groups: NDArray[np.int64], seed: int = 0) -> list[Trigger]:
     patches = scan.read(usable)
     label = scan.label[usable]
     suspects = _suspects(patches)
+    # The windows of one mark have the same holders: they are one suspect, not many tests.
+    tried = len({holders.tobytes() for _, _, holders in suspects})
     marks: list[tuple[int, int, NDArray[np.bool_], NDArray[np.uint8]]] = []
     for y, x, holders in suspects:
-        if _p_value(np.isin(np.arange(len(usable)), holders), label) * len(suspects) > _P_VALUE:
+        if _p_value(np.isin(np.arange(len(usable)), holders), label) * tried > _P_VALUE:
             continue
         mark = _grow(patches[holders], y, x)
         if not any(mark[:2] == known[:2] and np.array_equal(mark[3], known[3]) for known in marks):
             marks.append(mark)
-    return [] if not marks else _listed(scan, marks, len(suspects))
+    return [] if not marks else _listed(scan, marks, tried)
 
 
 def _suspects(patches: NDArray[np.uint8]) -> list[tuple[int, int, NDArray[np.int64]]]:

@@ -1,0 +1,58 @@
+"""Rows, copies and groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from tissue import textured, write_folder
+
+from pcam.audit import findings
+from pcam.audit.scan import scan
+
+
+def test_groups_are_connected_components() -> None:
+    pairs = np.array([[0, 3], [3, 5], [1, 2]])
+    assert findings.groups(6, pairs).tolist() == [0, 1, 1, 0, 2, 0]
+
+
+def test_patches_of_one_slide_are_one_group() -> None:
+    together = np.array([7, -1, 7, -1, 9])
+    assert findings.groups(5, np.array([[1, 4]]), together=together).tolist() == [0, 1, 0, 2, 1]
+
+
+def test_pairs_extend_to_exact_copies() -> None:
+    digest = np.array([b"a", b"b", b"a", b"c"])
+    unique = np.array([True, True, False, True])
+    pairs, scores = findings.with_copies(np.array([[0, 1], [1, 3]]), np.array([0.9, 0.8]), digest, unique)
+    assert sorted(zip(map(tuple, pairs.tolist()), scores.tolist(), strict=True)) == [
+        ((0, 1), 0.9),
+        ((1, 2), 0.9),
+        ((1, 3), 0.8),
+    ]
+
+
+def test_without_keeps_what_is_new() -> None:
+    listed = np.array([[0, 1]])
+    assert findings.without(np.array([[0, 1], [0, 2]]), listed).tolist() == [False, True]
+
+
+def test_csv_names_splits_and_leaves_absent_partners_empty(tmp_path: Path) -> None:
+    found = scan(write_folder(tmp_path, {"train": textured(3), "test": textured(2, seed=1)}), ["train", "test"])
+    rows = findings.collect(
+        [
+            ("black", np.array([4]), np.ones(1)),
+            ("exact_duplicate", np.array([[0, 3]]), np.ones(1)),
+            ("shared_slide", np.array([[1, 4]]), np.array([0.25])),
+        ]
+    )
+    rows.write(tmp_path / "findings.csv", found)
+    assert (tmp_path / "findings.csv").read_text().splitlines() == [
+        "split,index,issue,score,partner_split,partner_index",
+        "test,1,black,1,,",
+        "train,0,exact_duplicate,1,test,0",
+        "test,1,shared_slide,0.25,train,1",
+    ]
+    assert findings.tied_to(found, rows, "test").tolist() == [True, True]
+    assert findings.tied_to(found, rows, "train").tolist() == [True, True, False]
+    assert findings.tied_to(found, rows, "test", others=["valid"]).tolist() == [False, False]
