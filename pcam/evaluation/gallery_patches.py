@@ -105,15 +105,17 @@ def error_figure(predictions: Predictions, split: Split, threshold: float, count
         ),
         "FN": ("False negatives", "tumour in the centre, called none", by_score[(~called & label)[by_score]]),
     }
-    figure = plt.figure(figsize=(1.25 * count, 3.9))
-    for band, (kind, (name, meaning, worst)) in zip(figure.subfigures(2, 1), kinds.items(), strict=True):
+    heights = [1.95 if len(worst) else 0.6 for _, _, worst in kinds.values()]
+    figure = plt.figure(figsize=(1.25 * count, sum(heights)))
+    bands = figure.subfigures(2, 1, height_ratios=heights)
+    for band, (kind, (name, meaning, worst)) in zip(bands, kinds.items(), strict=True):
         of = int((~label if kind == "FP" else label).sum())
         band.suptitle(f"{name}: {meaning} ({len(worst)} of {of:,})", x=0.01, ha="left", fontsize=10)
         axes = band.subplots(1, count, squeeze=False)[0]
         band.subplots_adjust(left=0.01, right=0.99, bottom=0.2, top=0.86, wspace=0.06)
         shown = worst[:count]
         if not len(shown):
-            band.text(0.01, 0.7, "none at this threshold", fontsize=9)
+            band.text(0.01, 0.2, "none at this threshold", fontsize=9)
         patches = split.read(predictions.index[shown])
         for place, axis in enumerate(axes):
             axis.set_axis_off()

@@ -53,18 +53,21 @@ def candidate_table(edges_from: Scored, *others: Scored) -> pd.DataFrame:
     return pd.DataFrame(list(counted.values()))
 
 
-def metric_table(table: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
+def metric_table(table: pd.DataFrame, split: str, metric: str, *, slides: int | None = None) -> pd.DataFrame:
     """Return one metric of every slice of a split, for a page.
 
     Args:
         table: of `find_slices`.
         split: which split.
         metric: one of its metrics.
+        slides: None: the slices made from features; else this many slides, those with the lowest value first.
 
     Returns:
         slice, n, positives, the metric with its interval, its value on the rest, gap and corrected p-value.
     """
-    rows = table[(table["split"] == split) & (table["metric"] == metric)]
+    rows = table[(table["split"] == split) & (table["metric"] == metric) & (_of_slides(table) == (slides is not None))]
+    if slides is not None:
+        rows = rows.sort_values("value", kind="stable").head(slides)
     columns = {
         "slice": "slice",
         "n": "n",
