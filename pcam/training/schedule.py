@@ -9,7 +9,7 @@ import math
 
 from pcam.config import TrainConfig
 
-PLATEAU_PATIENCE = 2  # epochs without a better valid loss before the rate falls
+PLATEAU_PATIENCE = 1  # epochs without a better valid loss before the rate falls
 PLATEAU_FACTOR = 0.3
 _STEP_AT = (0.5, 0.8)  # shares of all steps after which the rate falls to a tenth
 _ONE_CYCLE_RISE = 0.3  # share of all steps in which the rate rises, unless `warmup` says otherwise
