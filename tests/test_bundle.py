@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from pcam.errors import JournalError
-from pcam.journal.bundle import MANIFEST, contents, pack, source_files, unpack, verify_bundle
+from pcam.journal.bundle import _RUN_FILES, MANIFEST, contents, pack, source_files, unpack, verify_bundle
 from pcam.journal.plan import Plan
+from pcam.storage import write_text
+from pcam.training.runs import MODEL_FILE, Run
 
 
 @pytest.fixture
@@ -119,8 +121,14 @@ def test_what_is_no_bundle(tmp_path: Path, files: dict[str, Path]) -> None:
 
 def test_without_a_finished_journal(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "data", tmp_path / "work", "synthetic", {})
+    run = Run(tmp_path / "abc")
+    with pytest.raises(JournalError, match=r"^run abc lacks config\.yaml; train it again$"):
+        contents(plan, run, None)
+    for name in (*_RUN_FILES, MODEL_FILE, f"{MODEL_FILE}.sha256"):
+        write_text(run.path / name, "x")
+    assert f"model/abc/{MODEL_FILE}" in contents(plan, run, None)
     with pytest.raises(JournalError, match="no finished book; run 'make journal' first"):
-        contents(plan, tmp_path / "html")
+        contents(plan, run, tmp_path / "html")
 
 
 def test_source_is_what_git_tracks_and_without_git_what_is_not_generated(tmp_path: Path) -> None:

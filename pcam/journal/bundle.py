@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from pcam.config import project_root
 from pcam.errors import JournalError
-from pcam.journal.handover import best_run
+from pcam.journal.handover import best_run, planned_runs
 from pcam.journal.plan import Plan, open_plan
 from pcam.provenance import git_state
 from pcam.storage import atomic_path, make_folder, sha256_file, write_bytes
@@ -57,27 +57,27 @@ def source_files(root: Path) -> list[Path]:
     return sorted(p for p in found if p.is_file())
 
 
-def contents(plan: Plan, shown: Path) -> dict[str, Path]:
+def contents(plan: Plan, run: Run, book: Path | None) -> dict[str, Path]:
     """Return what a bundle of this journal holds: name in the bundle → file.
 
     Args:
         plan: the journal.
-        shown: the finished book.
+        run: the run whose model is handed over.
+        book: the finished book; None: without it and the chapters' evidence, as for a chapter, which is a page of it.
 
     Raises:
-        JournalError: there is no finished book, no evidence or no completed run.
+        JournalError: the book is not finished, there is no evidence, or the run lacks a file.
     """
     root = project_root()
-    if not (shown / "index.html").exists():
-        raise JournalError(f"{shown}: no finished book; run 'make journal' first")
-    evidence = sorted((plan.work / "executed").glob("*.json"))
-    if not evidence:
-        raise JournalError(f"{plan.work / 'executed'}: no evidence; run 'make journal' first")
-    run = best_run(plan)
     files = {f"source/{p.relative_to(root).as_posix()}": p for p in source_files(root)}
-    files |= {f"book/{p.relative_to(shown).as_posix()}": p for p in shown.rglob("*") if p.is_file()}
-    files |= {f"evidence/{p.name}": p for p in evidence}
-    return files | {f"model/{run.id}/{name}": path for name, path in run_files(run).items()}
+    files |= {f"model/{run.id}/{name}": path for name, path in run_files(run).items()}
+    if book is None:
+        return files
+    evidence = sorted((plan.work / "executed").glob("*.json"))
+    if not (book / "index.html").exists() or not evidence:
+        raise JournalError(f"{book}: no finished book; run 'make journal' first")
+    files |= {f"book/{p.relative_to(book).as_posix()}": p for p in book.rglob("*") if p.is_file()}
+    return files | {f"evidence/{p.name}": p for p in evidence}
 
 
 def run_files(run: Run) -> dict[str, Path]:
@@ -105,7 +105,8 @@ def make_bundle(out: Path | str, data_dir: Path | str | None = None) -> Path:
         StorageError: the tar cannot be written.
     """
     plan = open_plan(data_dir, make=False)
-    return pack(contents(plan, project_root() / "_build" / "html"), out, journal=plan.work.name, data_kind=plan.kind)
+    files = contents(plan, best_run(planned_runs(plan)), project_root() / "_build" / "html")
+    return pack(files, out, journal=plan.work.name, data_kind=plan.kind)
 
 
 def pack(files: dict[str, Path], out: Path | str, **about: str) -> Path:

@@ -70,7 +70,7 @@ class History:
 
     def authors(self) -> pd.DataFrame:
         """Return columns author, commits, share, first, last; most commits first."""
-        counts = Counter(commit.author for commit in self.commits)
+        counts: Counter[str] = Counter(commit.author for commit in self.commits)
         rows = []
         for author, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
             days = sorted(commit.date for commit in self.commits if commit.author == author)
@@ -79,12 +79,13 @@ class History:
 
     def areas(self) -> pd.DataFrame:
         """Return columns area, commits: how many commits touched each top folder (or a file at the top)."""
-        touched = Counter(
+        touched: Counter[str] = Counter(
             area
             for commit in self.commits
             for area in {f"{name.split('/')[0]}/" if "/" in name else "top files" for name in commit.files}
         )
-        return pd.DataFrame(sorted(touched.items(), key=lambda item: (-item[1], item[0])), columns=["area", "commits"])
+        rows = sorted(touched.items(), key=lambda item: (-item[1], item[0]))
+        return pd.DataFrame(rows, columns=["area", "commits"])
 
 
 def git(folder: Path, *arguments: str, check: bool = True, env: dict[str, str] | None = None) -> str:
