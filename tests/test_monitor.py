@@ -13,7 +13,7 @@ from pcam.data import open_split
 from pcam.errors import DataError
 from pcam.evaluation import deployment
 from pcam.evaluation.features import FEATURE_NAMES, patch_features
-from pcam.evaluation.monitor import fit_monitor, ks_distances, watched
+from pcam.evaluation.monitor import QUANTITIES, fit_monitor, known_colours, ks_distances, watch_patches, watch_split
 from pcam.models import build
 
 
@@ -21,7 +21,8 @@ def slides(seed: int, n_slides: int = 12, per_slide: int = 60) -> tuple[np.ndarr
     """Three quantities with a shift of each slide's own."""
     rng = np.random.default_rng(seed)
     slide = np.repeat(np.arange(n_slides), per_slide)
-    return rng.normal(size=(n_slides, 3))[slide] * 0.5 + rng.normal(size=(len(slide), 3)), slide
+    shift = np.linspace(-1, 1, n_slides)
+    return np.column_stack([rng.permutation(shift) for _ in range(3)])[slide] + rng.normal(size=(len(slide), 3)), slide
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -34,23 +35,30 @@ def test_distances_agree_with_scipy(seed: int) -> None:
 
 def test_clean_slides_rarely_alarm_and_a_shift_does() -> None:
     values, slide = slides(0)
-    monitor = fit_monitor(values, ["a", "b"], slide, window=64)
+    monitor = fit_monitor(values, slide, window=64)
     clean = np.mean([monitor.alarm_rate(slides(seed)[0], windows=20) for seed in range(1, 11)])
     assert clean < 0.05
     shifted = slides(1)[0]
     shifted[:, 1] += 2
     assert monitor.alarm_rate(shifted) > 0.95
-    assert monitor.check(shifted).quantity == "a" and monitor.check(shifted).alarm
+    assert monitor.check(shifted).quantity == QUANTITIES[1] and monitor.check(shifted).alarm
 
 
 def test_a_limit_from_slides_is_wider_than_one_from_patches() -> None:
     values, slide = slides(0)
-    assert fit_monitor(values, ["a", "b"], slide).limit > 1.5 * fit_monitor(values, ["a", "b"]).limit
+    assert (fit_monitor(values, slide).limits > 1.3 * fit_monitor(values).limits).all()
+
+
+def test_a_steady_quantity_has_a_narrower_limit_than_one_that_differs_between_slides() -> None:
+    values, slide = slides(0)
+    values[:, 2] = np.random.default_rng(5).normal(size=len(values))
+    limits = fit_monitor(values, slide).limits
+    assert limits[2] < 0.8 * min(limits[:2])
 
 
 def test_outliers_are_found_one_by_one() -> None:
     values, slide = slides(0)
-    monitor = fit_monitor(values, ["a", "b"], slide)
+    monitor = fit_monitor(values, slide)
     assert not monitor.outliers(values).any()
     odd = values[:3].copy()
     odd[1, 2] = 100
@@ -59,13 +67,13 @@ def test_outliers_are_found_one_by_one() -> None:
 
 def test_bad_windows_and_references_are_refused() -> None:
     values, slide = slides(0)
-    monitor = fit_monitor(values, ["a", "b"], slide, simulations=10)
-    with pytest.raises(DataError, match=r"rows of 3 values \(score, a, b\)"):
+    monitor = fit_monitor(values, slide, simulations=10)
+    with pytest.raises(DataError, match="rows of 3 values"):
         monitor.check(values[:, :2])
     with pytest.raises(DataError, match="rows of 3 values"):
         monitor.check(values[:0])
     with pytest.raises(DataError, match="at least two slides or patches, found 1"):
-        fit_monitor(values, ["a", "b"], np.zeros(len(values)))
+        fit_monitor(values, np.zeros(len(values)))
 
 
 CHANGES = (deployment.stain_shift, deployment.out_of_focus, deployment.recompress, deployment.pen_mark)
@@ -106,15 +114,31 @@ def test_gradient_sign_raises_the_loss_within_its_step(tiny: Path) -> None:
     assert loss(attacked) > loss(patches)
 
 
-def test_every_scenario_gets_a_row_and_the_clean_one_is_quiet(tiny: Path) -> None:
+def test_foreign_colours_are_those_that_the_reference_lacks(tiny: Path) -> None:
+    train = open_split(tiny, "train")
+    known = known_colours(train)
+    patches, score = train.read(slice(None)), np.linspace(0, 1, len(train))
+    values = watch_patches(score, patches, known)
+    assert values.shape == (48, len(QUANTITIES))
+    assert values[:, -1].mean() < 0.01
+    assert np.array_equal(watch_split(score, train, known, batch=7), values)
+    green = np.full((1, 96, 96, 3), (0, 255, 0), dtype=np.uint8)
+    assert watch_patches(np.array([0.5]), green, known)[0, -1] == 1
+
+
+def test_every_scenario_gets_a_row_and_the_canary_sees_the_software(tiny: Path) -> None:
     model = build(load_config("mlp").model).eval()
     train, test = open_split(tiny, "train"), open_split(tiny, "test")
-    patches = train.read(slice(None))
-    monitor = fit_monitor(watched(np.linspace(0, 1, len(patches)), patch_features(patches)), FEATURE_NAMES, window=16)
+    known = known_colours(train)
+    monitor = fit_monitor(watch_split(np.linspace(0, 1, len(train)), train, known), window=16)
     weights = [parameter.clone() for parameter in model.parameters()]
-    table = deployment.scenario_table(model, test.read(slice(None)), test.labels, monitor)
+    canary = train.read(slice(0, 4))
+    table = deployment.scenario_table(model, test.read(slice(None)), test.labels, monitor, known, canary)
     assert table["scenario"].tolist() == [scenario.name for scenario in deployment.SCENARIOS]
     assert (table["n"] == 24).all() and table["alarm_rate"].between(0, 1).all()
+    assert (table["canary"] == np.where(table["risk"] == "silent degradation", "yes", "no")).all()
     glass = table.set_index("scenario").loc["blank glass"]
     assert np.isnan(glass["roc_auc"]) and glass["alarm_rate"] == 1
     assert all((old == new).all() for old, new in zip(weights, model.parameters(), strict=True))
+    assert "blank glass" in set(deployment.harmful(table)["scenario"])
+    assert deployment.caught(table)[table["risk"] == "silent degradation"].all()

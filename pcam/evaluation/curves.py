@@ -73,7 +73,7 @@ def confusion_figure(confusion: Confusion) -> Figure:
         for column in range(2):
             share = shares[row, column]
             text = f"{counts[row, column]:,}\n{names[row][column]}\n{share:.1%} of row"
-            axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.7 else "black")
+            axes.text(column, row, text, ha="center", va="center", color="white" if share > 0.85 else "black")
     axes.set(xticks=[0, 1], yticks=[0, 1], xlabel="Decision", ylabel="Label")
     axes.set_xticklabels(["no tumour", "tumour"])
     axes.set_yticklabels(["no tumour", "tumour"], rotation=90, va="center")

@@ -1,6 +1,9 @@
 """What can go wrong after deployment, done on purpose: each scenario changes patches or model, and nothing crashes.
 
-The table says what each does to ROC-AUC, which needs labels, and whether the monitor, which has none, notices.
+The table says what each does to ROC-AUC, which needs labels, and which of three guards without labels notices: the
+monitor of windows, the refusal of single patches unlike any seen before, and a canary. The canary is a handful of
+patches whose scores are on record: sent through reader and model before work begins, they must score the same bits.
+It sees whatever breaks in the software, and nothing that happens before the file is written.
 """
 
 from __future__ import annotations
@@ -13,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pcam.evaluation.features import patch_features
 from pcam.evaluation.metrics import score_metrics
-from pcam.evaluation.monitor import Monitor, watched
+from pcam.evaluation.monitor import Monitor, watch_patches
 from pcam.evaluation.predict import BATCH_SIZE, score_patches
 from pcam.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+    from matplotlib.figure import Figure
 
     from pcam.models import PatchClassifier
 
@@ -34,7 +37,8 @@ class Scenario:
 
     Attributes:
         name: what happens, for the table.
-        risk: "none", "drift", "silent degradation", "artefact" or "adversarial".
+        risk: "none", "drift", "silent degradation", "artefact" or "adversarial"; a silent degradation is in the
+            software and so befalls the canary too.
         change: patches, labels and model → the patches and model that are then used.
     """
 
@@ -123,6 +127,8 @@ def scenario_table(
     patches: Patches,
     labels: np.ndarray,
     monitor: Monitor,
+    known: np.ndarray,
+    canary: Patches,
     scenarios: tuple[Scenario, ...] = SCENARIOS,
 ) -> pd.DataFrame:
     """Run every scenario on the same labelled patches.
@@ -132,21 +138,28 @@ def scenario_table(
         patches: uint8 (N, 96, 96, 3), none of them in the monitor's reference.
         labels: (N,) of 0 and 1, for ROC-AUC only.
         monitor: fitted on another split.
+        known: the colours of train, from `pcam.evaluation.monitor.known_colours`.
+        canary: uint8 (K, 96, 96, 3), the patches whose scores are on record.
         scenarios: what to do.
 
     Returns:
         One row per scenario: scenario, risk, n, roc_auc (NaN where undefined), alarm_rate (share of windows with an
-        alarm), outliers (share of patches refused one by one) and differs_most (the quantity furthest off).
+        alarm), outliers (share of patches refused one by one), canary (whether it scores otherwise than on record)
+        and differs_most (the quantity furthest off).
     """
     import pandas as pd
 
+    recorded = _scores(model, canary)
     rows = []
     for scenario in scenarios:
         changed, used = scenario.change(patches, labels, model)
-        batches = [changed[start : start + BATCH_SIZE] for start in range(0, len(changed), BATCH_SIZE)]
-        score = np.concatenate(list(score_patches(used, batches)))
-        values = watched(score, patch_features(changed))
+        score = _scores(used, changed)
+        values = watch_patches(score, changed, known)
         auc = score_metrics(Predictions("changed", np.arange(len(score)), labels, score), bootstrap=0)["roc_auc"]
+        sung = False
+        if scenario.risk == "silent degradation":
+            seen, through = scenario.change(canary, np.zeros(len(canary), dtype=np.uint8), model)
+            sung = not np.array_equal(_scores(through, seen), recorded)
         rows.append(
             {
                 "scenario": scenario.name,
@@ -155,7 +168,48 @@ def scenario_table(
                 "roc_auc": np.nan if auc.value is None else auc.value,
                 "alarm_rate": monitor.alarm_rate(values),
                 "outliers": float(monitor.outliers(values).mean()),
+                "canary": "yes" if sung else "no",
                 "differs_most": monitor.check(values).quantity,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _scores(model: PatchClassifier, patches: Patches) -> np.ndarray:
+    batches = [patches[start : start + BATCH_SIZE] for start in range(0, len(patches), BATCH_SIZE)]
+    return np.concatenate(list(score_patches(model, batches)))
+
+
+def harmful(table: pd.DataFrame, loss: float = 0.01) -> pd.DataFrame:
+    """Return the scenarios whose ROC-AUC is undefined or more than `loss` below that of unchanged patches."""
+    clean = table.loc[table["risk"] == "none", "roc_auc"].iloc[0]
+    changed = table[table["risk"] != "none"]
+    return changed[~(changed["roc_auc"] >= clean - loss)]
+
+
+def caught(table: pd.DataFrame) -> pd.Series:
+    """Tell of each scenario whether a guard sees it: most windows alarm, most patches are refused, or the canary."""
+    return (table["alarm_rate"] > 0.5) | (table["outliers"] > 0.5) | (table["canary"] == "yes")
+
+
+def scenario_figure(table: pd.DataFrame) -> Figure:
+    """ROC-AUC of each scenario beside what the three guards say of it."""
+    from pcam.evaluation.curves import PALETTE, panels_in_a_row
+
+    figure, (quality, guards) = panels_in_a_row(2, width=9.2)
+    places = np.arange(len(table))[::-1]
+    quality.plot(table["roc_auc"], places, "o", color=PALETTE[0])
+    for place, undefined in zip(places, table["roc_auc"].isna(), strict=True):
+        if undefined:
+            quality.text(0.75, place, "undefined: every score is the same", va="center", ha="center", fontsize=8)
+    quality.set(yticks=places, xlabel="ROC-AUC (needs labels; 0.5 is chance)", xlim=(0.48, 1.02))
+    quality.set_yticklabels(table["scenario"])
+    canary = (table["canary"] == "yes").astype(float)
+    for number, (name, values) in enumerate(
+        {"windows with an alarm": table["alarm_rate"], "patches refused": table["outliers"], "canary": canary}.items()
+    ):
+        guards.barh(places + 0.25 - 0.25 * number, values, color=PALETTE[number], height=0.22, label=name)
+    guards.set(yticks=places, xlabel="Share (needs no labels)", xlim=(0, 1.02))
+    guards.tick_params(labelleft=False)
+    figure.legend(*guards.get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8, frameon=False)
+    return figure

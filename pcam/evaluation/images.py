@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcam import storage
-from pcam.data.format import PATCH_SHAPE
+from pcam.data.format import PATCH_SHAPE, Split
 from pcam.errors import DataError
 from pcam.evaluation.predict import BATCH_SIZE, PatchModel, score_patches
 from pcam.evaluation.thresholds import Threshold, fixed_threshold, implied_threshold
 
 if TYPE_CHECKING:
+    import pandas as pd
     import PIL.Image
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
@@ -100,6 +101,42 @@ def predict_images(
             if score is None:
                 refused[item.verdict] += 1
     return PredictReport(Path(out), scored, refused.total(), rule.value, dict(refused))
+
+
+def read_scores(path: Path | str) -> pd.DataFrame:
+    """Read what `predict_images` wrote, with the file's name alone in a column `file`; no score is NaN."""
+    import pandas as pd
+
+    table = pd.read_csv(path)
+    table["file"] = [Path(name).name for name in table["path"]]
+    return table
+
+
+def write_examples(folder: Path | str, split: Split, count: int) -> Path:
+    """Write the first patches of a split as PNG, and beside them files that no model should score.
+
+    Args:
+        folder: it is emptied of earlier examples first.
+        split: where the patches come from.
+        count: number of patches.
+    """
+    from PIL import Image
+
+    folder = storage.make_folder(Path(folder))
+    for old in folder.iterdir():
+        old.unlink()
+    patches = split.read(slice(0, count))
+    for index, patch in enumerate(patches):
+        Image.fromarray(patch).save(folder / f"patch_{index:05}.png")
+    first = Image.fromarray(patches[0])
+    first.convert("L").save(folder / "refuse_greyscale.png")
+    first.resize((97, 97)).save(folder / "refuse_size.png")
+    first.convert("CMYK").save(folder / "refuse_print.jpg")
+    (folder / "refuse_empty.png").write_bytes(b"")
+    whole = (folder / "patch_00000.png").read_bytes()
+    (folder / "refuse_truncated.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "refuse_text.png").write_text("not an image")
+    return folder
 
 
 def find_files(paths: Sequence[str | Path]) -> list[Path]:

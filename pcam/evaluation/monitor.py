@@ -1,21 +1,24 @@
 """A monitor for a deployed model: it needs no labels, since in use there are none until it is too late.
 
-It compares a window of new patches with a reference (valid): the distribution of the scores and that of each input
-feature, by the two-sample Kolmogorov-Smirnov distance, the largest of which must stay below one limit. Slides differ
-from each other without anything being wrong, so the limit comes from windows of one half of the reference's slides
-against the other half; a limit from shuffled patches would raise the alarm at nearly every new slide.
+It compares a window of new patches with a reference (valid): the distribution of the scores, of each input feature
+and of the share of colours never seen before, by the two-sample Kolmogorov-Smirnov distance. Slides differ from each
+other without anything being wrong, and in some features more than in others; so each quantity has a limit of its own,
+from windows of one half of the reference's slides against the other half. Limits from shuffled patches would raise
+the alarm at nearly every new slide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from pcam.data.format import Split
 from pcam.errors import DataError
+from pcam.evaluation.features import FEATURE_NAMES, patch_features
 
-SCORE = "score"
+QUANTITIES = ("score", *FEATURE_NAMES, "foreign colour")
+_BINS = 16**3
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Check:
     """What the monitor says of one window.
 
     Attributes:
-        quantity: the score or input feature that differs most.
+        quantity: the one that differs most, relative to its limit.
         distance: its Kolmogorov-Smirnov distance, 0 to 1.
-        limit: largest distance that raises no alarm.
+        limit: its largest distance that raises no alarm.
     """
 
     quantity: str
@@ -43,17 +46,15 @@ class Monitor:
     """Reference values and the limit; make one with `fit_monitor`.
 
     Attributes:
-        names: the Q quantities watched.
         reference: float64 (N, Q), each column sorted.
-        limit: largest distance that raises no alarm.
-        window: number of patches that the limit is meant for.
-        false_alarm: share of clean windows of the reference that exceed the limit, by construction at most.
+        limits: float64 (Q,), for each quantity the largest distance that raises no alarm.
+        window: number of patches that the limits are meant for.
+        false_alarm: share of clean windows of the reference that exceed any limit.
         low, high: float64 (Q,), the range of each quantity in the reference, stretched by a tenth at both ends.
     """
 
-    names: tuple[str, ...]
     reference: np.ndarray
-    limit: float
+    limits: np.ndarray
     window: int
     false_alarm: float
     low: np.ndarray
@@ -65,11 +66,11 @@ class Monitor:
         Raises:
             DataError: the window is empty or has other columns.
         """
-        if values.ndim != 2 or values.shape[1] != len(self.names) or len(values) == 0:
-            raise DataError(f"a window needs rows of {len(self.names)} values ({', '.join(self.names)})")
+        if values.ndim != 2 or values.shape[1] != self.reference.shape[1] or len(values) == 0:
+            raise DataError(f"a window needs rows of {self.reference.shape[1]} values, as 'watch_patches' gives them")
         distances = ks_distances(self.reference, values)
-        worst = int(np.argmax(distances))
-        return Check(self.names[worst], float(distances[worst]), self.limit)
+        worst = int(np.argmax(distances / self.limits))
+        return Check(QUANTITIES[worst], float(distances[worst]), float(self.limits[worst]))
 
     def outliers(self, values: np.ndarray) -> np.ndarray:
         """Tell which single patches (W, Q) lie outside anything in the reference, bool (W,)."""
@@ -82,14 +83,43 @@ class Monitor:
         return float(np.mean([self.check(values[rng.permutation(len(values))[:size]]).alarm for _ in range(windows)]))
 
 
-def watched(score: np.ndarray, features: np.ndarray) -> np.ndarray:
-    """Put the scores (N,) and the input features (N, F) side by side, as a monitor wants them: float64 (N, 1 + F)."""
-    return np.column_stack([score, features])
+def known_colours(split: Split, least: float = 1e-5, batch: int = 512) -> np.ndarray:
+    """Collect the colours of a split: bool (4096,), which of 16×16×16 bins hold at least a share `least` of pixels."""
+    counts = np.zeros(_BINS, dtype=np.int64)
+    for start in range(0, len(split), batch):
+        counts += np.bincount(_colour_bins(split.read(slice(start, start + batch))).ravel(), minlength=_BINS)
+    return counts >= least * counts.sum()
+
+
+def watch_patches(score: np.ndarray, patches: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """What the monitor watches of some patches.
+
+    Args:
+        score: (N,), from the model.
+        patches: uint8 (N, 96, 96, 3).
+        known: from `known_colours` of train. Not of the reference itself: it would hold no foreign colour at all,
+            and every new slide would look strange beside it.
+
+    Returns:
+        float64 (N, Q), columns as in `QUANTITIES`; the last is the share of pixels of a colour that is not known.
+    """
+    foreign = ~known[_colour_bins(patches)]
+    return np.column_stack([score, patch_features(patches), foreign.reshape(len(patches), -1).mean(axis=1)])
+
+
+def watch_split(score: np.ndarray, split: Split, known: np.ndarray, batch: int = 512) -> np.ndarray:
+    """`watch_patches` of a whole split, read in batches; float64 (N, Q)."""
+    blocks = [slice(start, start + batch) for start in range(0, len(split), batch)]
+    return np.concatenate([watch_patches(score[block], split.read(block), known) for block in blocks])
+
+
+def _colour_bins(patches: np.ndarray) -> np.ndarray:
+    red, green, blue = np.moveaxis(patches >> 4, -1, 0).astype(np.int64)
+    return red << 8 | green << 4 | blue
 
 
 def fit_monitor(
     values: np.ndarray,
-    feature_names: Sequence[str],
     groups: np.ndarray | None = None,
     *,
     window: int = 64,
@@ -100,12 +130,11 @@ def fit_monitor(
     """Make a monitor from reference patches.
 
     Args:
-        values: float64 (N, 1 + F), from `watched`.
-        feature_names: names of the F features.
+        values: float64 (N, Q), from `watch_split`.
         groups: (N,), slide or overlap group of each patch; None: patches are taken as independent.
         window: number of patches that will be checked at a time.
         false_alarm: share of clean windows that may raise the alarm.
-        simulations: number of clean windows drawn to set the limit.
+        simulations: number of clean windows drawn to set the limits.
         seed: seed of the draws.
 
     Raises:
@@ -116,22 +145,17 @@ def fit_monitor(
     if n_units < 2:
         raise DataError(f"a monitor needs a reference of at least two slides or patches, found {n_units}")
     rng = np.random.default_rng(seed)
-    worst = np.empty(simulations)
+    clean = np.empty((simulations, values.shape[1]))
     for simulation in range(simulations):
         first_half = np.isin(units, rng.permutation(n_units)[: n_units // 2])
         reference, fresh = np.sort(values[first_half], axis=0), values[~first_half]
-        worst[simulation] = ks_distances(reference, fresh[rng.permutation(len(fresh))[:window]]).max()
+        clean[simulation] = ks_distances(reference, fresh[rng.permutation(len(fresh))[:window]])
+    # Each quantity is measured by its own usual distance; one factor for all then keeps the joint rate of alarms.
+    usual = np.maximum(np.median(clean, axis=0), 1 / window)
+    factor = np.quantile((clean / usual).max(axis=1), 1 - false_alarm)
     low, high = values.min(axis=0), values.max(axis=0)
     stretch = 0.1 * (high - low)
-    return Monitor(
-        (SCORE, *feature_names),
-        np.sort(values, axis=0),
-        float(np.quantile(worst, 1 - false_alarm)),
-        window,
-        false_alarm,
-        low - stretch,
-        high + stretch,
-    )
+    return Monitor(np.sort(values, axis=0), factor * usual, window, false_alarm, low - stretch, high + stretch)
 
 
 def ks_distances(reference: np.ndarray, window: np.ndarray) -> np.ndarray:

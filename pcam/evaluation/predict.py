@@ -119,14 +119,15 @@ def evaluate(run_dir: str | Path, data_dir: str | Path, split: str, out: str | P
     return report
 
 
-def decision_threshold(valid: Predictions | None, config: EvalConfig) -> Threshold:
+def decision_threshold(valid: Predictions | None, config: EvalConfig, reported: str = "test") -> Threshold:
     """The threshold that is cheapest on valid, or the one that the costs imply where valid cannot say.
 
     Args:
         valid: predictions of valid, or None where there are none to choose on.
         config: the costs.
+        reported: split that the threshold will be used on.
     """
-    if valid is None or valid.n_positive in (None, 0, len(valid)):
+    if valid is None or valid.split == reported or valid.n_positive in (None, 0, len(valid)):
         return implied_threshold(config.cost_fn, config.cost_fp)
     return choose_threshold(valid, config.cost_fn, config.cost_fp)
 
@@ -141,11 +142,11 @@ def assess(predictions: Predictions, split: Split, valid: Predictions | None, co
         config: beta, costs and number of resamples.
 
     Raises:
-        DataError: predictions and split do not match, or `valid` is the split that is reported.
+        DataError: predictions and split do not match.
     """
     if len(predictions) != len(split):
         raise DataError(f"{len(predictions)} predictions for {len(split)} patches of {split.name}; predict it again")
-    threshold = decision_threshold(valid, config)
+    threshold = decision_threshold(valid, config, predictions.split)
     metrics = score_metrics(
         predictions,
         threshold,

@@ -61,7 +61,7 @@ def parallel_figure(report: TuneReport, space: tuple[Dimension, ...]) -> Figure:
     from matplotlib.colors import Normalize
 
     scored = report.scored()
-    colours = plt.get_cmap("cividis")
+    colours = plt.get_cmap("cividis_r")
     scale = Normalize(scored[-1][1], scored[0][1])
     figure, (axes,) = panels_in_a_row(1, width=8.6)
     for trial, value in reversed(scored):  # the best on top
