@@ -1,4 +1,4 @@
-"""The generated parts of the book: the cover's answers, the list of runs and the banner about the data.
+"""The generated parts of the book: the cover's answers, the banner about the data, the values and the runs.
 
 They are plain Markdown, made from evidence and run records alone, so that the cover cannot say anything that a
 chapter did not compute.
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pcam.config import config_hash
 from pcam.errors import JournalError
-from pcam.journal.evidence import Evidence
+from pcam.journal.evidence import Evidence, format_number
 from pcam.journal.questions import QUESTIONS, Question
 from pcam.storage import read_json
 from pcam.training.runs import Run
@@ -70,6 +70,28 @@ def banner(evidence: Mapping[str, Evidence]) -> str:
         return "*No evidence yet: no chapter has been run for this book.*\n"
     kind = kinds.pop() if len(kinds) == 1 else "synthetic"
     return f'<div class="pcam-banner pcam-{kind}" role="note">{text}</div>\n'
+
+
+def values(evidence: Mapping[str, Evidence]) -> str:
+    """Return every named value of every chapter with what it stands on: what the prose's numbers are bound to."""
+    if not evidence:
+        return "*No evidence yet: no chapter has been run for this book.*\n"
+    return "\n".join(_chapter_values(QUESTIONS[name], chapter) for name, chapter in evidence.items())
+
+
+def _chapter_values(question: Question, chapter: Evidence) -> str:
+    prints = ", ".join(f"{split} `{digest[:_SHORT]}`" for split, digest in chapter.data.items())
+    commit = f"commit `{chapter.commit[:_SHORT]}`" if chapter.commit else "no commit"
+    changed = ", with changes that were not committed" if chapter.dirty else ""
+    rows = ["| name | value | n | 95 % interval | split | runs |", "|---|---|---|---|---|---|"]
+    for value in chapter.values.values():
+        interval = f"{format_number(value.low)} to {format_number(value.high)}" if value.low is not None else ""
+        cited = "<br>".join(f"`{run[:_SHORT]}`" for run in value.runs)
+        cells = (f"`{value.name}`", f"{value}", f"{value:n}" if value.n else "", interval, value.split or "", cited)
+        rows.append(f"| {' | '.join(' '.join(cell.split()).replace('|', '&#124;') for cell in cells)} |")
+    stands_on = f"{chapter.data_kind.capitalize()} data, fingerprints {prints}; {commit}{changed}; on "
+    heading = f"## Q{question.number} {question.title}\n\n{stands_on}{html.escape(chapter.hardware)}.\n\n"
+    return heading + "\n".join(rows) + "\n"
 
 
 def cited_run(work: Path, run: str) -> Run:

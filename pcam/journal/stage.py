@@ -7,6 +7,7 @@ repeat the warnings of pages that did not change), and replaces the finished boo
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from pcam.journal.plan import Plan, open_plan
 from pcam.journal.questions import QUESTIONS, Question
 from pcam.storage import make_folder, sha256_file, write_json, write_text
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _NOT_PAGES = ("_toc.yml", "_generated", "questions", "_build", "evidence")
 
 
@@ -158,6 +160,7 @@ def write_generated(chapters: dict[str, Executed], work: Path, folder: Path) -> 
     texts = {
         "answers.md": fragments.answers(evidence),
         "banner.md": fragments.banner(evidence),
+        "evidence.md": fragments.values(evidence),
         "runs.md": fragments.runs(evidence, work),
     }
     return [write_text(folder / name, text) for name, text in texts.items()]
@@ -217,7 +220,7 @@ def run_jupyter_book(folder: Path, out: Path, log: Path) -> Path:
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = _COLOUR.sub("", log.read_text(encoding="utf-8", errors="replace")).splitlines()
         worst = next((line for line in lines if "WARNING" in line or "ERROR" in line), (lines or ["no output"])[-1])
         raise JournalError(f"the book was not built: {worst.replace(f'{folder}/', '')}; see {log}")
     return out / "_build" / "html"

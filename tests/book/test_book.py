@@ -144,8 +144,8 @@ def _by_page(visits: dict[str, Visit], fault: Callable[[Visit], Any]) -> dict[st
 
 def test_every_chapter_and_page_is_there(visits: dict[str, Visit]) -> None:
     expected = {f"questions/{name}.html" for name in QUESTIONS}
-    expected |= {f"{name}.html" for name in ("index", "how_to_read", "data_card", "model_card", "decisions", "runs")}
-    assert expected | {"references.html", "search.html"} == set(visits)
+    expected |= {f"{name}.html" for name in ("index", "how_to_read", "evidence", "runs", "data_card", "model_card")}
+    assert expected | {"decisions.html", "references.html", "search.html"} == set(visits)
 
 
 def test_no_page_asks_a_network(visits: dict[str, Visit]) -> None:
