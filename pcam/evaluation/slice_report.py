@@ -96,8 +96,6 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
         "slice": "slice",
         "metric": "metric",
         "n": "n",
-        "value": "value",
-        "rest_value": "rest",
         "gap": "gap",
         "p_adjusted": "p corrected",
         "n_again": "n again",
@@ -111,7 +109,7 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
 
 
 def prevalence_table(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Return F-beta of every slice beside what makes it move: the share of positives, and calling all positive.
+    """Return F-beta of every slice beside what moves it, the share of positives; slides are left out.
 
     Args:
         table: of `find_slices`.
@@ -120,8 +118,9 @@ def prevalence_table(table: pd.DataFrame, split: str) -> pd.DataFrame:
     Returns:
         slice, n, share positive, F-beta, F-beta if all are called positive, ROC-AUC; sorted by the share.
     """
-    rows = table[table["split"] == split]
-    wide = rows.pivot(index=["slice", "n", "n_positive"], columns="metric", values="value").reset_index()
+    rows = table[(table["split"] == split) & ~_of_slides(table)]
+    wide = rows.pivot(index=["slice", "n", "n_positive"], columns="metric", values="value")
+    wide = wide.rename_axis(columns=None).reset_index()
     wide["share positive"] = wide["n_positive"] / wide["n"]
     shown = wide.rename(columns=NAMES)
     columns = ["slice", "n", "share positive", NAMES["f_beta"], NAMES["f_beta_all_positive"], NAMES["roc_auc"]]
