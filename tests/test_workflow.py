@@ -1,0 +1,103 @@
+"""The workflow: which jobs there are, what they depend on, and what happens when it is cut short or started twice."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pcam.journal.plan import open_plan
+from pcam.journal.questions import QUESTIONS
+from pcam.journal.workflow import code_digest, runs_of
+from pcam.storage import claim
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def command(profile: str, *arguments: str) -> list[str]:
+    start = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile"]
+    return [*start, "--profile", f"workflow/profiles/{profile}", *arguments]
+
+
+def snakemake(work: Path, profile: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PCAM_WORK": str(work)}
+    return subprocess.run(
+        command(profile, *arguments), cwd=ROOT, env=environment, text=True, capture_output=True, check=False
+    )
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Return the counts of the table that a dry run prints."""
+    return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", output, re.MULTILINE)}
+
+
+def test_the_jobs_of_a_fresh_clone(tmp_path: Path) -> None:
+    done = snakemake(tmp_path, "laptop", "--dry-run", "--config", "data=")
+    assert done.returncode == 0, done.stderr
+    plan = open_plan(root=tmp_path, make=False)
+    named = {run for name in QUESTIONS for run in runs_of(name, plan)}
+    expected = {"data": 1, "run": len(named), "chapter": 10, "book": 1}
+    found = jobs(done.stdout + done.stderr)
+    assert {name: found.get(name) for name in expected} == expected
+    assert not (tmp_path / "sample" / "data").exists(), "a dry run must not paint the sample"
+
+
+def test_other_data_need_no_sample(tiny: Path, tmp_path: Path) -> None:
+    done = snakemake(tmp_path, "laptop", "--dry-run", "--config", f"data={tiny}")
+    found = jobs(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stderr
+    assert "data" not in found and found["chapter"] == 10
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("snakemake_executor_plugin_slurm") is None,
+    reason="the Slurm plugin is an extra: pip install -e '.[slurm]'",
+)
+def test_the_profile_of_a_cluster(tiny: Path, tmp_path: Path) -> None:
+    done = snakemake(tmp_path, "slurm", "--dry-run", "--config", f"data={tiny}")
+    assert done.returncode == 0 and jobs(done.stdout + done.stderr)["chapter"] == 10, done.stderr
+
+
+def test_data_that_are_not_there(tmp_path: Path) -> None:
+    done = snakemake(tmp_path, "laptop", "--dry-run", "--config", f"data={tmp_path / 'nowhere'}")
+    assert done.returncode != 0
+    assert re.search(r"pcam: error: .*nowhere: no such data folder; make one with", done.stdout + done.stderr)
+
+
+def test_a_second_one_is_told_who_is_at_work(tmp_path: Path) -> None:
+    with claim(tmp_path / "sample" / "journal.claim"):
+        done = snakemake(tmp_path, "laptop", "--dry-run", "--config", "data=")
+    assert done.returncode != 0
+    assert re.search(rf"process {os.getpid()} on .* is at work on it; wait for it", done.stdout + done.stderr)
+
+
+def test_an_interrupt_leaves_nothing_half_written(tmp_path: Path) -> None:
+    environment = {**os.environ, "PCAM_WORK": str(tmp_path)}
+    data = tmp_path / "sample" / "data"
+    process = subprocess.Popen(
+        command("laptop", "--config", "data=", "--", str(data)),
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("sample/.data.*")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert list(tmp_path.glob("sample/.data.*")), "the sample was never begun"
+    os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does: to the whole group
+    assert process.wait(timeout=60) != 0
+    assert not list((tmp_path / "sample").iterdir())
+
+
+def test_code_digests_follow_the_code() -> None:
+    assert code_digest("journal/stage.py") == code_digest("journal/stag*.py") != code_digest("journal/publish.py")
+    assert code_digest("journal") != code_digest("journal/*.py", "cli.py")
