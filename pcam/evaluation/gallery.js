@@ -99,7 +99,6 @@ function render({ model, el }) {
   const names = labelled ? ["FN", "FP", "TP", "TN"] : ["P", "N"];
   const featureNames = content.features.map((feature) => feature.name);
   const wide = Math.ceil(Math.sqrt(patches.length));
-  const scale = Math.max(1, ...patches.map((patch) => String(patch.index).length));
   patches.forEach((patch, place) => { patch.place = place; });
   const initial = () => ({
     outcomes: new Set(labelled ? ["FN", "FP"] : ["P", "N"]), slide: "", slice: "", from: 0, to: 1, limit: PAGE,
@@ -339,13 +338,12 @@ function render({ model, el }) {
           make("div", { class: "pg-ticks", "aria-hidden": "true" }, ...["0", "0.25", "0.5", "0.75", "1"].map((text) => make("span", { text })))),
         make("p", { class: "pg-small", text: `Score of each patch, ${labelled ? "by truth; " : ""}bar heights are square roots of counts. The threshold started at ${short(content.threshold.value)}: ${content.threshold.rule}.` })),
       make("div", { class: "pg-outcomes" }, matrix, labelled ? rates : null,
-        make("p", { class: "pg-small", text: "Click a cell to show or hide its patches below." }))),
+        make("p", { class: "pg-small pg-hint", text: "Click a cell to show or hide its patches below." }))),
     make("div", { class: "pg-toolbar", role: "group", "aria-label": "Filters and order" },
       slides.length ? slideField : null, content.slices.length ? sliceField : null,
       make("span", { class: "pg-range" }, "Score ", from, " to ", to), make("span", { class: "pg-range" }, sortField, order),
       make("label", {}, box, " centre 32 × 32, which defines the label"), clear),
     status, grid, more, dialog);
-  root.style.setProperty("--digits", scale);
   const heard = { "change:threshold": () => { threshold = model.get("threshold"); schedule(); }, "change:selected": showSelected };
   for (const [event, hear] of Object.entries(heard)) model.on(event, hear);
   el.append(root);

@@ -169,7 +169,8 @@ class ErrorGallery(anywidget.AnyWidget):
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f"<title>{title}</title>\n<style>:root{{color-scheme:light dark}}"
-            "body{margin:0 auto;max-width:80rem;padding:1rem;background:light-dark(#fff,#14181e)}</style>\n"
+            "body{margin:0 auto;max-width:80rem;padding:1rem;background:light-dark(#fff,#14181e)}"
+            "@media print{:root{color-scheme:light}}</style>\n"
             "</head>\n<body>\n"
             f"{self.to_html()}</body>\n</html>\n"
         )

@@ -258,6 +258,14 @@ def test_dark_mode_follows_the_book_and_else_the_system(
     assert (max(background(page)) < 60) == dark
 
 
+def test_paper_is_white_and_has_no_controls(show: Open, split: Split) -> None:
+    page = show(ErrorGallery(predicted(split), split), scheme="dark", theme="dark")
+    page.emulate_media(media="print")
+    assert min(background(page)) == 255
+    assert not page.locator("input[type=range]").is_visible()
+    assert page.locator(".pg-tile").first.is_visible()
+
+
 @pytest.mark.parametrize("width", [320, 700, 1400])
 def test_no_screen_is_too_narrow(show: Open, split: Split, width: int) -> None:
     page = show(ErrorGallery(predicted(split), split), width=width)
