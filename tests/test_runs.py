@@ -51,7 +51,7 @@ def test_name_depends_on_config_data_and_code(tiny: Path, tmp_path: Path, monkey
 def test_code_version_covers_all_that_training_loads() -> None:
     # What the loop imports of this package decides its bits, unless it only reads, writes or reports.
     harmless = {"pcam", "pcam.errors", "pcam.storage", "pcam.provenance", "pcam.data", "pcam.training"}
-    harmless |= {f"pcam.training.{name}" for name in ("runs", "stop", "checkpoint", "validate")}
+    harmless |= {f"pcam.training.{name}" for name in ("runs", "stop", "checkpoint", "validate", "compare")}
     code = "import sys, pcam.training.launch; print(*[m for m in sys.modules if m.split('.')[0] == 'pcam'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     from pcam.training import runs
@@ -115,6 +115,16 @@ def test_a_completed_run_is_returned_untouched(completed: Run, tiny: Path) -> No
     assert [run.id for run in list_runs(completed.path.parent)] == [completed.id]
 
 
+def test_a_run_of_other_libraries_is_returned_with_a_warning(
+    completed: Run, tiny: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment = completed.environment
+    environment["versions"]["torch"] = "1.0"
+    write_json(completed.path / "environment.json", environment)
+    train(CONFIG, tiny, completed.path.parent, progress=False)
+    assert "was trained with torch 1.0 and here it is" in caplog.text
+
+
 def test_a_claimed_run_is_refused(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / run_id(CONFIG, tiny)
     with claim(folder / "claim"), pytest.raises(RunError, match=rf"process {os.getpid()} on .* is at work on it"):
@@ -124,7 +134,7 @@ def test_a_claimed_run_is_refused(tiny: Path, tmp_path: Path) -> None:
 
 def test_two_processes_one_winner(tiny: Path, tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
-    config.write_text("model: {name: mlp, hidden: 4}\ntrain: {epochs: 20, batch_size: 2, threads: 1}\n")
+    config.write_text("model: {name: mlp, hidden: 4}\ntrain: {epochs: 12, batch_size: 2, threads: 1}\n")
     command = [sys.executable, "-m", "pcam", "train", str(config), "--data", str(tiny), "--runs", str(tmp_path / "r")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     ends = [(p.communicate(timeout=120), p.returncode) for p in both]

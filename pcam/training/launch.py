@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from pcam.models import PatchClassifier, build, model_class
 from pcam.provenance import cpu_name, git_state, hardware, lock_hash, slurm_job
 from pcam.storage import ClaimedError, claim, sha256_file, write_bytes, write_json, write_text
 from pcam.training.checkpoint import checkpoint_folders, read_weights, weights_bytes
+from pcam.training.compare import changed_libraries, library_versions
 from pcam.training.loop import fit
 from pcam.training.runs import MODEL_FILE, Run, code_version, identity, split_record
 from pcam.training.seeds import Seeds, choose_device, reproducible, seed_generators
@@ -73,6 +73,7 @@ def train(
     nonce = secrets.token_hex(8) if seeds.off else ""
     run = Run(Path(runs_dir) / identity(config, {name: r["fingerprint"] for name, r in records.items()}, nonce))
     if _is_completed(run):
+        _note_other_libraries(run)
         return run
     while True:
         try:
@@ -107,6 +108,17 @@ def _is_completed(run: Run) -> bool:
     return (run.path / "status.json").exists() and run.state == "completed"
 
 
+def _note_other_libraries(run: Run) -> None:
+    for package in changed_libraries(run.environment["versions"]):
+        _LOG.warning(
+            "%s was trained with %s %s and here it is %s: training again may give other bits",
+            run.path,
+            package.key,
+            package.first,
+            package.second,
+        )
+
+
 def _refuse_unfinished(run: Run, resume: bool) -> None:
     if resume or not (run.path / "status.json").exists():
         return
@@ -122,8 +134,9 @@ def _train_claimed(
     run: Run, config: Config, splits: list[Split], seeds: Seeds, device: torch.device, progress: bool
 ) -> None:
     """Train in a folder that this process has claimed, and leave its final state there."""
-    for stray in run.path.rglob(".*.tmp*"):  # half-written by a process that was killed; nobody else writes here
-        shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+    for stray in run.path.rglob(".*.tmp*"):  # half-written by a process that was killed
+        if not stray.name.startswith(".claim"):  # another process may be trying to claim the run just now
+            shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
     resumed = bool(checkpoint_folders(run.path / "checkpoints"))
     run.write_status("claimed")
     write_text(run.path / "config.yaml", dump_yaml(config))
@@ -197,9 +210,7 @@ def environment(device: torch.device, controls: dict[str, Any], resumed: bool) -
         "versions": {
             "python": platform.python_version(),
             "pcam": pcam.__version__,
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "h5py": h5py.__version__,
+            **library_versions(),
         },
         "platform": platform.platform(),
         "hardware": hardware(),

@@ -1,0 +1,85 @@
+"""Gradient norms of a run: spikes found by a stated rule, and traced back to the patches of their batch."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pcam.data.loader import batch_indices, subset_indices
+from pcam.errors import RunError
+from pcam.training.runs import Run
+
+
+@dataclass(frozen=True)
+class Spike:
+    """A step whose gradient norm stands out from the steps before it.
+
+    Attributes:
+        step, epoch: where.
+        norm: its gradient norm.
+        usual: the median norm of the steps before it, within the window.
+    """
+
+    step: int
+    epoch: int
+    norm: float
+    usual: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times the usual norm."""
+        return self.norm / self.usual
+
+
+def find_spikes(steps: list[dict[str, Any]], window: int = 20, factor: float = 3.0) -> list[Spike]:
+    """Return the steps whose norm is more than `factor` times the median of the `window` steps before them.
+
+    The first `window` steps are left out: at the start every norm is on its way down, and there is nothing
+    to compare with. The median is used because the spikes themselves must not raise the bar.
+
+    Args:
+        steps: rows of a run with step, epoch and grad_norm.
+        window: steps looked back on.
+        factor: how many times the median.
+    """
+    norms = [row["grad_norm"] for row in steps]
+    spikes = []
+    for i in range(window, len(steps)):
+        usual = statistics.median(norms[i - window : i])
+        if norms[i] > factor * usual:
+            spikes.append(Spike(steps[i]["step"], steps[i]["epoch"], norms[i], usual))
+    return spikes
+
+
+def strongest_step(steps: list[dict[str, Any]], window: int = 20) -> Spike:
+    """Return the step that stands out most by the ratio of `find_spikes`, spike or not."""
+    return max(find_spikes(steps, window, factor=0.0), key=lambda spike: spike.ratio)
+
+
+def patches_of_step(run: Run, step: int) -> NDArray[np.int64]:
+    """Return the indices (B,) in the training split of the patches that a step of a run saw.
+
+    Nothing was logged for this: the order is a pure function of the run's configuration.
+
+    Raises:
+        RunError: the run has no such step.
+    """
+    config = run.config
+    used = subset_indices(run.data["splits"][config.data.train_split]["n"], config.data.max_train, config.seed)
+    per_epoch = -(-len(used) // config.train.batch_size)
+    epoch, batch = divmod(step, per_epoch)
+    if not 0 <= step < run.final["steps"]:
+        raise RunError(f"{run.path}: it has no step {step}; its steps are 0 to {run.final['steps'] - 1}")
+    return used[batch_indices(len(used), config.train.batch_size, config.seed, epoch)[batch]]
+
+
+def epoch_means(steps: list[dict[str, Any]]) -> dict[int, float]:
+    """Return the mean gradient norm of each epoch: what is left of the steps in a log that is kept by epoch."""
+    norms: dict[int, list[float]] = {}
+    for row in steps:
+        norms.setdefault(row["epoch"], []).append(row["grad_norm"])
+    return {epoch: statistics.fmean(values) for epoch, values in norms.items()}
