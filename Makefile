@@ -38,7 +38,8 @@ unit: .venv/installed
 	@$(BIN)/pytest -n 2 --dist loadfile tests
 
 notebooks: journal
-	@$(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env notebooks
+	@$(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 600 \
+	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 book: .venv/installed
 	@$(BIN)/jupyter-book build book -W --keep-going

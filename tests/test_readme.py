@@ -36,7 +36,7 @@ RUN_ELSEWHERE = {
     "make journal": ".github/workflows/ci.yml",
     "make test": ".ci/run",
     "make journal DATA=pcam_data": "tests/test_workflow.py",
-    "make sync": "tests/test_notebook_pairs.py",
+    "make sync": "tests/test_notebooks.py",
     ".venv/bin/pcam data fetch pcam_data": "tests/test_fetch.py",
     ".venv/bin/pcam journal run q6": "tests/test_journal_notebooks.py",
     ".venv/bin/pcam journal status": "tests/test_publish.py",
