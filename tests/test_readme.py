@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from pcam.cli import build_parser
+from pcam.journal.handover import readme_commands
+from pcam.journal.notebooks import require_paired
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,9 +58,8 @@ def _blocks(language: str) -> list[str]:
 
 def _commands() -> list[str]:
     """Return the README's commands: the lines of its bash blocks, and what it sets as code in a sentence."""
-    lines = [line.partition(" #")[0].strip() for block in _blocks("bash") for line in block.splitlines()]
     prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
-    return [line for line in lines if line] + re.findall(r"`((?:make|\.venv/bin/pcam) [^`]+)`", prose)
+    return readme_commands(README) + re.findall(r"`((?:make|\.venv/bin/pcam) [^`]+)`", prose)
 
 
 def test_every_command_is_known() -> None:
@@ -103,6 +104,18 @@ def test_the_commands_run_as_they_stand(tiny: Path, tmp_path: Path) -> None:
         assert "Traceback" not in done.stderr
         if "train" in arguments:
             assert Path(tmp_path, done.stdout.splitlines()[-1]).is_dir()
+
+
+def test_sync_makes_a_notebook_of_a_script(tmp_path: Path) -> None:
+    recipe = re.search(
+        r"^sync:.*\n\t@?\S*/jupytext (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert recipe, "make sync does not call jupytext"
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "q9_handover.py", tmp_path / "notebooks")
+    command = f"{shlex.quote(sys.executable)} -m jupytext {recipe[1]}"
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, check=True)
+    require_paired(tmp_path / "notebooks" / "q9_handover.ipynb")
 
 
 def test_the_chapter_in_the_readme_uses_what_is_there() -> None:
