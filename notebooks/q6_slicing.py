@@ -137,7 +137,7 @@ chapter.table(report.metric_table(table, "test", "sensitivity"), caption="Sensit
 # %% tags=["nbval-ignore-output"]
 chapter.table(report.metric_table(table, "test", "roc_auc", slides=12), caption="Slides of test, lowest ROC-AUC first.")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 claims = weak_slices(table)
 tested = table[(table["split"] == "valid") & table["p_adjusted"].notna()]
 chapter.record("tried", len(tested), split="valid", runs=[run])
@@ -148,7 +148,7 @@ names = claims.loc[claims["verdict"] == "confirmed", "slice"].drop_duplicates()
 chapter.record("weak", ", ".join(names) or "none", split="test", runs=[run])
 chapter.table(report.claims_table(claims), caption="What was found on valid, and again on test.")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.answer(
     "2",
     "On valid, {slices_tried} slices were compared with the rest in {tried} tests; after correction for all of these, "

@@ -81,7 +81,7 @@ class ErrorGallery(anywidget.AnyWidget):
             threshold: where the slider starts, and returns to on reset.
             limit: the largest number of patches on show; see `choose_patches` for which.
             features: input features of the N patches in the same order; None: measured on those on show.
-            slices: name → bool (N,), to filter by.
+            slices: name → bool (N,), to filter by: slices, label suspects, anything.
             quality: of the WEBP picture, 1 to 100; 75 takes about 3.5 kB a patch.
 
         Raises:
