@@ -68,6 +68,14 @@ def test_the_test_holds_its_level_where_nothing_is_weak(metric: str) -> None:
     assert 0.015 < (p < 0.05).mean() < 0.085
 
 
+@pytest.mark.parametrize("metric", ["roc_auc", "sensitivity"])
+def test_intervals_hold_the_truth_as_often_as_they_say(metric: str) -> None:
+    gaps = [gap_of(metric, *study(seed)) for seed in range(400)]
+    truth = np.mean([gap.value for gap in gaps])
+    # 95 %, give or take three standard errors of 400 studies.
+    assert 0.917 < np.mean([gap.low <= truth <= gap.high for gap in gaps]) < 0.983
+
+
 def test_a_weak_slice_is_seen() -> None:
     p = np.array([gap_of("roc_auc", *study(seed, weak=0.5)).p for seed in range(100)])
     assert (p < 0.01).mean() > 0.9
