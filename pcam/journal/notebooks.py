@@ -193,7 +193,7 @@ def execute(
             cwd=cwd or source.parent,
             progress_bar=sys.stderr.isatty(),
             execution_timeout=timeout,
-            extra_arguments=["--log-level=ERROR"],  # the kernel's warnings about its sockets are nobody's concern
+            extra_arguments=["--log-level=CRITICAL"],  # what its sockets and its shutdown log is nobody's concern
         )
     except PapermillExecutionError as error:
         what = f"{error.ename}: {(str(error.evalue).splitlines() or [''])[0]}"
