@@ -83,14 +83,15 @@ def reproducible(seeds: Seeds, deterministic: bool, threads: int) -> Iterator[di
         threads: CPU threads; 0 leaves torch's choice, which is recorded.
     """
     before = (
-        torch.are_deterministic_algorithms_enabled(),
+        torch.get_deterministic_debug_mode(),
         torch.backends.cudnn.deterministic,
         torch.backends.cudnn.benchmark,
         torch.get_num_threads(),
     )
     # Read by cuBLAS when it starts, so it is set whether or not this run uses a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    # The same switch as torch.use_deterministic_algorithms, which also loads the compiler: seconds, and unused here.
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
     if threads:
@@ -106,7 +107,7 @@ def reproducible(seeds: Seeds, deterministic: bool, threads: int) -> Iterator[di
             "threads": torch.get_num_threads(),
         }
     finally:
-        torch.use_deterministic_algorithms(before[0])
+        torch.set_deterministic_debug_mode(before[0])
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[1:3]
         torch.set_num_threads(before[3])
 
