@@ -26,6 +26,9 @@ from pcam.journal.questions import QUESTIONS, Question
 from pcam.storage import make_folder, sha256_file, write_json, write_text
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# Of several forms of an output the book shows one of these. LaTeX, even unused, would call MathJax from the web, and
+# the state of a live widget means nothing without a kernel.
+_SHOWN = ("text/html", "text/markdown", "image/png", "image/svg+xml", "text/plain")
 _NOT_PAGES = ("_toc.yml", "_generated", "questions", "_build", "evidence")
 
 
@@ -138,20 +141,32 @@ def published_form(notebook: NotebookNode) -> NotebookNode:
 
 
 def book_page(notebook: NotebookNode) -> NotebookNode:
-    """Return an executed notebook as a page of the book, in which every figure has its text alternative.
+    """Return an executed notebook as a page of the book: code folded, and every figure with its text alternative.
 
     A figure carries its text in its output; MyST-NB reads it from the cell, where the source has no such thing.
     """
     page = published_form(notebook)
-    cells = []
-    for cell in page.cells:
-        pictures = [o.get("metadata", {}).get("image/png", {}) for o in cell.get("outputs", [])]
-        alt = next((picture["alt"] for picture in pictures if picture.get("alt")), None)
-        if alt:
-            cell = NotebookNode({**cell, "metadata": {**cell.metadata, "mystnb": {"image": {"alt": alt}}}})
-        cells.append(cell)
-    page["cells"] = cells
+    page["cells"] = [_book_cell(cell) if cell.cell_type == "code" else cell for cell in page.cells]
     return page
+
+
+def _book_cell(cell: NotebookNode) -> NotebookNode:
+    pictures = [output.get("metadata", {}).get("image/png", {}) for output in cell.outputs]
+    alt = next((picture["alt"] for picture in pictures if picture.get("alt")), None)
+    tags = cell.metadata.get("tags", [])
+    # The parameters are for those who run a chapter, not for those who read it.
+    shown = "remove-cell" if "parameters" in tags else "hide-input"
+    metadata = {**cell.metadata, "tags": [*tags, shown]}
+    if alt:
+        metadata["mystnb"] = {"image": {"alt": alt}}
+    return NotebookNode({**cell, "metadata": metadata, "outputs": [_book_output(o) for o in cell.outputs]})
+
+
+def _book_output(output: NotebookNode) -> NotebookNode:
+    if "data" not in output:
+        return output
+    data = {kind: content for kind, content in output.data.items() if kind in _SHOWN}
+    return NotebookNode({**output, "data": NotebookNode(data)})
 
 
 def write_generated(chapters: dict[str, Executed], work: Path, folder: Path) -> list[Path]:

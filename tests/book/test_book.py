@@ -210,6 +210,34 @@ def test_the_cover_answers_every_question(browser: Any, html: Path) -> None:
     page.close()
 
 
+def test_code_is_folded_and_opens(browser: Any, html: Path) -> None:
+    page = browser.new_page(viewport=DESK)
+    page.goto((html / "questions" / "q6_slicing.html").as_uri())
+    fold, code = page.locator("details.above-input").first, page.locator("details.above-input pre").first
+    assert not code.is_visible()
+    fold.locator("summary").click()
+    assert code.is_visible()
+    assert "open_chapter" in code.inner_text()
+    page.close()
+
+
+def test_the_gallery_works_in_the_page_as_built(browser: Any, html: Path) -> None:
+    page = browser.new_page(viewport=DESK)
+    visit = Visit()
+    with _listening(page, visit):
+        page.goto((html / "questions" / "q6_slicing.html").as_uri())
+        gallery = page.locator(".pcam-gallery").first
+        gallery.wait_for()
+        before = gallery.inner_text()
+        # A threshold above every score: no patch is called tumour any more.
+        gallery.locator("input[type=number]").first.fill("1")
+        gallery.locator("input[type=number]").first.press("Enter")
+        page.wait_for_function("before => document.querySelector('.pcam-gallery').innerText !== before", arg=before)
+    assert not visit.errors
+    assert not [url for url in visit.requests if not url.startswith(LOCAL)]
+    page.close()
+
+
 @pytest.mark.parametrize("term", ["leakage", "fingerprint"])
 def test_search_finds_a_term(browser: Any, html: Path, term: str) -> None:
     page = browser.new_page()
