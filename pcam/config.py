@@ -31,8 +31,8 @@ class _Section(BaseModel):
 class DataConfig(_Section):
     """Which patches are read, and how."""
 
-    train_split: Literal["train", "valid", "test"] = "train"
-    valid_split: Literal["train", "valid", "test"] = "valid"
+    train_split: Literal["train", "valid", "test"] = Field("train", description="what is learned from")
+    valid_split: Literal["train", "valid", "test"] = Field("valid", description="what each epoch is judged on")
     max_train: int | None = Field(None, ge=2, description="use only this many training patches, drawn by seed")
     workers: int = Field(0, ge=0, le=64, description="loader processes; the order of patches does not depend on it")
 
@@ -40,17 +40,17 @@ class DataConfig(_Section):
 class ModelConfig(_Section):
     """The network. A field that a model does not use has no effect on it."""
 
-    name: str = "cnn"
+    name: str = Field("cnn", description="the network: mlp or cnn")
     width: int = Field(32, ge=1, le=1024, description="channels of the first stage (cnn)")
     depth: int = Field(3, ge=1, le=5, description="stages; each halves the side and doubles the channels (cnn)")
     hidden: int = Field(128, ge=1, le=65536, description="hidden units (mlp)")
-    dropout: float = Field(0.0, ge=0, lt=1)
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of features left out before the last layer")
 
 
 class AugmentConfig(_Section):
     """Random changes of training patches; valid and test are never changed."""
 
-    flip: bool = False
+    flip: bool = Field(False, description="mirror left to right, every second patch")
     rotate: bool = Field(False, description="quarter turns; with flip, the 8 symmetries of the square")
     color: float = Field(0.0, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
 
@@ -58,21 +58,23 @@ class AugmentConfig(_Section):
 class TrainConfig(_Section):
     """The optimisation."""
 
-    epochs: int = Field(10, ge=1, le=10_000)
-    batch_size: int = Field(64, ge=1, le=65_536)
-    lr: float = Field(1e-3, gt=0, le=100)
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    epochs: int = Field(10, ge=1, le=10_000, description="passes over the training patches")
+    batch_size: int = Field(64, ge=1, le=65_536, description="patches a step")
+    lr: float = Field(1e-3, gt=0, le=100, description="the highest learning rate of the schedule")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="sgd has Nesterov momentum")
     momentum: float = Field(0.9, ge=0, lt=1, description="of sgd; adamw keeps its own")
-    weight_decay: float = Field(0.01, ge=0, le=10)
-    schedule: Literal["constant", "step", "cosine", "one_cycle", "plateau"] = "one_cycle"
+    weight_decay: float = Field(0.01, ge=0, le=10, description="of matrices and filters, not of biases")
+    schedule: Literal["constant", "step", "cosine", "one_cycle", "plateau"] = Field(
+        "one_cycle", description="how the learning rate goes over the run"
+    )
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps with a rising rate")
     grad_clip: float | None = Field(None, gt=0, description="largest global gradient norm; null: no clipping")
-    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="a label 1 counts as 1 less half of this")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network while training")
     augment: AugmentConfig = AugmentConfig()
-    deterministic: bool = True
+    deterministic: bool = Field(True, description="only algorithms that give the same bits again")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: the machine's choice, recorded in the run")
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
     patience: int | None = Field(None, ge=1, description="stop after this many epochs without a better valid loss")
     log_every: int = Field(1, ge=1, description="steps between logged steps")
@@ -90,7 +92,7 @@ class EvalConfig(_Section):
 class Config(_Section):
     """All that determines a run, besides the data and the code."""
 
-    seed: int = Field(0, ge=0, le=2**32 - 1)
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="of weights, order, augmentation and subset")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()

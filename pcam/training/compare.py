@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Strict
 
 from pcam.config import Config, config_leaves
 from pcam.training.runs import Run
@@ -36,11 +36,21 @@ class Difference:
 
 @dataclass(frozen=True)
 class Leaf:
-    """One parameter of the configuration: its `key`, `type`, `default`, allowed `limits` and `meaning`."""
+    """One parameter of the configuration.
+
+    Attributes:
+        key: such as "train.lr".
+        type: as it is declared, or the words that are allowed.
+        default: its value where nothing else is said.
+        choices: the allowed words, if it is a choice.
+        limits: bounds of a number.
+        meaning: what it does.
+    """
 
     key: str
     type: str
     default: Any
+    choices: tuple[str, ...]
     limits: str
     meaning: str
 
@@ -64,18 +74,19 @@ def parameters(section: type[BaseModel] = Config, prefix: str = "") -> list[Leaf
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             leaves += parameters(kind, f"{prefix}{name}.")
             continue
-        text = getattr(kind, "__name__", None) if isinstance(kind, type) else str(kind)
-        limits = ", ".join(str(limit) for limit in field.metadata if "Strict" not in str(limit))
-        leaves.append(
-            Leaf(
-                prefix + name,
-                str(text).replace("typing.", ""),
-                field.get_default(call_default_factory=True),
-                limits,
-                field.description or "",
-            )
-        )
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        name_of_type = kind.__name__ if isinstance(kind, type) else str(kind)
+        limits = ", ".join(_limit(limit) for limit in field.metadata if not isinstance(limit, Strict))
+        default = field.get_default(call_default_factory=True)
+        type_name = " or ".join(choices) if choices else name_of_type
+        leaves.append(Leaf(prefix + name, type_name, default, choices, limits, field.description or ""))
     return leaves
+
+
+def _limit(limit: object) -> str:
+    signs = {"Ge": "≥", "Gt": ">", "Le": "≤", "Lt": "<"}
+    name = type(limit).__name__
+    return f"{signs[name]} {getattr(limit, name.lower())}" if name in signs else str(limit)
 
 
 def library_versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -83,3 +84,16 @@ def epoch_means(steps: list[dict[str, Any]]) -> dict[int, float]:
     for row in steps:
         norms.setdefault(row["epoch"], []).append(row["grad_norm"])
     return {epoch: statistics.fmean(values) for epoch, values in norms.items()}
+
+
+def loss_at(run: Run, share: float) -> float:
+    """Return the valid loss at the end of the epoch that a share (0 to 1) of a run's epochs has reached."""
+    epochs = run.epochs
+    return float(epochs[max(0, round(share * len(epochs)) - 1)]["valid_loss"])
+
+
+def late_wobble(run: Run) -> float:
+    """Return the mean absolute change of the valid loss from epoch to epoch in the last third of a run (≥ 2 epochs)."""
+    losses = [row["valid_loss"] for row in run.epochs]
+    late = losses[-max(2, len(losses) // 3) - 1 :]
+    return statistics.fmean(abs(b - a) for a, b in pairwise(late))

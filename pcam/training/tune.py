@@ -55,26 +55,27 @@ class Trial:
     run: str | None
     state: str
 
-    def overrides(self) -> list[str]:
-        """Return the parameters as `key=value`."""
-        return [f"{key}={value!r}" for key, value in self.params.items()]
-
 
 @dataclass(frozen=True)
 class Finalist:
     """A configuration that was trained over several seeds.
 
     Attributes:
-        trial: number of the trial it comes from.
+        trial: number of the trial it comes from; None for the preset as it was.
         params: config key → value.
         values: ROC-AUC on valid, one per seed.
         runs: ids of the runs, one per seed.
     """
 
-    trial: int
+    trial: int | None
     params: dict[str, float | int]
     values: list[float]
     runs: list[str]
+
+    @property
+    def name(self) -> str:
+        """What to call it in a table."""
+        return "untuned preset" if self.trial is None else f"trial {self.trial}"
 
     @property
     def mean(self) -> float:
@@ -84,25 +85,41 @@ class Finalist:
 
 @dataclass(frozen=True)
 class TuneReport:
-    """Outcome of a search; the champion comes first among the finalists."""
+    """Outcome of a search.
+
+    Attributes:
+        preset: what the search started from.
+        sampler: "tpe" or "random".
+        storage: the study's journal file.
+        trials: every configuration that was tried, in order.
+        finalists: the best few trials over seeds, best mean first.
+        untuned: the preset as it was, over the same seeds.
+    """
 
     preset: str
     sampler: str
     storage: str
     trials: list[Trial]
     finalists: list[Finalist]
+    untuned: Finalist
+
+    @property
+    def study(self) -> str:
+        """Name of the study: a hash of base config, space, data, seed and sampler."""
+        return Path(self.storage).stem
 
     @property
     def champion(self) -> Finalist:
-        """The configuration with the best mean on valid over the seeds."""
-        return self.finalists[0]
+        """The configuration with the best mean on valid over the seeds; the preset as it was may win."""
+        best = self.finalists[0]
+        return best if best.mean > self.untuned.mean else self.untuned
 
     def __str__(self) -> str:
-        done, best = len(self.scored()), self.champion
-        words = " ".join(f"{key}={value:.4g}" for key, value in best.params.items())
+        best = self.champion
+        words = "".join(f" {key}={value:.4g}" for key, value in best.params.items())
         return (
-            f"{done} of {len(self.trials)} trials complete; champion, trial {best.trial}: "
-            f"mean valid ROC-AUC {best.mean:.4f} over {len(best.values)} seeds\npcam train {self.preset} {words}"
+            f"{len(self.scored())} of {len(self.trials)} trials complete; champion, {best.name}: "
+            f"mean valid ROC-AUC {best.mean:.4f} over {len(best.values)} seeds\npcam train {self.preset}{words}"
         )
 
     def scored(self) -> list[tuple[Trial, float]]:
@@ -110,10 +127,13 @@ class TuneReport:
         return _ranked(self.trials)
 
     def table(self) -> pd.DataFrame:
-        """Return one row per trial: number, state, value, best so far and one column per searched key."""
+        """Return one row per trial: number, state, value, best so far, and the searched keys with three digits."""
         import pandas as pd
 
-        rows = [{"trial": t.number, "state": t.state, "value": t.value, **t.params} for t in self.trials]
+        rows = [
+            {"trial": t.number, "state": t.state, "value": t.value} | {key: f"{v:.3g}" for key, v in t.params.items()}
+            for t in self.trials
+        ]
         table = pd.DataFrame(rows)
         table.insert(3, "best_so_far", table["value"].cummax())
         return table
@@ -161,14 +181,14 @@ def tune(
     journal = make_folder(Path(runs_dir) / "studies") / f"{study_name(config, data_dir, seed, sampler)}.log"
     job = _Job(preset, str(data_dir), str(runs_dir), tuple(overrides), seed, sampler, str(journal))
     _search(job, trials, workers)
-    done = [_as_trial(trial) for trial in _open_study(journal).trials]
+    # A study may hold more trials than are asked for here; the first ones alone decide then.
+    done = [_as_trial(trial) for trial in _open_study(journal).trials[:trials]]
     ranked = _ranked(done)
     if not ranked:
         raise RunError(f"none of the {len(done)} trials was completed; see the run folders in {runs_dir} for why")
-    confirmed = [_confirm(job, trial, seeds) for trial, _ in ranked[:finalists]]
-    # Ties go to the earlier trial, so that the champion does not depend on the order of dictionaries.
-    confirmed.sort(key=lambda finalist: (-finalist.mean, finalist.trial))
-    return TuneReport(preset, sampler, str(journal), done, confirmed)
+    confirmed = [_confirm(job, trial.number, trial.params, seeds) for trial, _ in ranked[:finalists]]
+    confirmed.sort(key=lambda finalist: -finalist.mean)  # a stable sort: ties go to the better single trial
+    return TuneReport(preset, sampler, str(journal), done, confirmed, _confirm(job, None, {}, seeds))
 
 
 def _ranked(trials: list[Trial]) -> list[tuple[Trial, float]]:
@@ -240,14 +260,15 @@ def _one_trial(job: _Job) -> None:
     study.tell(trial, float(run.final[OBJECTIVE]))
 
 
-def _confirm(job: _Job, trial: Trial, seeds: int) -> Finalist:
+def _confirm(job: _Job, trial: int | None, params: dict[str, float | int], seeds: int) -> Finalist:
     from pcam.training import train
 
+    chosen = [*job.overrides, *(f"{key}={value!r}" for key, value in params.items())]
     runs = []
     for seed in range(seeds):
-        config = load_config(job.preset, [*job.overrides, *trial.overrides(), f"seed={seed}"])
+        config = load_config(job.preset, [*chosen, f"seed={seed}"])
         runs.append(train(config, job.data_dir, job.runs_dir, resume=True, wait=True, progress=False))
-    return Finalist(trial.number, trial.params, [float(run.final[OBJECTIVE]) for run in runs], [r.id for r in runs])
+    return Finalist(trial, params, [float(run.final[OBJECTIVE]) for run in runs], [run.id for run in runs])
 
 
 def _sampler(job: _Job, number: int) -> Any:
