@@ -42,19 +42,19 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def source(name: str) -> list[object]:
-    cells = [new_markdown_cell(f"# {name}"), new_code_cell("1 + 1")]
+def source(name: str, prose: str = "Text.") -> list[object]:
+    answers = "\n".join(f'chapter.answer("{part}", "It is {{a}}.")' for part in QUESTIONS[name].parts)
+    cells = [new_markdown_cell(f"# {name}\n\n{prose}"), new_code_cell(answers)]
     for number, cell in enumerate(cells):
         cell["id"] = f"cell-{number}"
     return cells
 
 
-def execute(root: Path, name: str, **changes: object) -> None:
+def execute(root: Path, name: str, prose: str = "Text.", **changes: object) -> None:
     """Leave in the work folder what running a chapter leaves there."""
-    write_notebook(
-        root / "notebooks" / f"{name}.ipynb", new_notebook(cells=source(name), metadata={"kernelspec": KERNEL})
-    )
-    done = new_notebook(cells=source(name), metadata={"kernelspec": KERNEL})
+    written = new_notebook(cells=source(name, prose), metadata={"kernelspec": KERNEL})
+    write_notebook(root / "notebooks" / f"{name}.ipynb", written)
+    done = new_notebook(cells=source(name, prose), metadata={"kernelspec": KERNEL})
     done.cells[1]["execution_count"] = 1
     injected = new_code_cell("data_dir = '/home/somebody'", metadata={"tags": ["injected-parameters"]})
     injected["execution_count"], injected["id"] = 2, "injected-1"
@@ -136,6 +136,15 @@ def test_nothing_is_published_or_staged_unless_all_holds(project: Path, fault: o
             act()
     assert before == {path: path.read_bytes() for path in (project / "book").rglob("*") if path.is_file()}
     assert not (project / "_build").exists()
+
+
+def test_a_typed_number_is_not_published(project: Path) -> None:
+    execute(project, "q6_slicing", prose="It reaches 0.95.")
+    with pytest.raises(
+        JournalError, match=r"not published: q6_slicing\.ipynb, cell 1: the number 0\.95 is typed by hand"
+    ):
+        publish.publish()
+    assert not (project / "book" / "questions").exists()
 
 
 def test_publishing_copies_pages_evidence_and_outputs(project: Path) -> None:
