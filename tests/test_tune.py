@@ -12,7 +12,7 @@ from pcam.config import config_leaves, load_config
 from pcam.errors import ConfigError, DataError
 from pcam.training import list_runs
 from pcam.training.space import SPACES, Dimension, search_space
-from pcam.training.tune import TuneReport, _open_study, tune
+from pcam.training.tune import Finalist, TuneReport, _open_study, tune
 
 SMALL = ("train.epochs=1", "train.threads=1")
 
@@ -44,9 +44,23 @@ def test_every_trial_is_a_run_and_the_champion_is_the_best_mean(report: TuneRepo
         leaves = config_leaves(runs[trial.run].config)
         assert {key: leaves[key] for key in trial.params} == trial.params
     means = [finalist.mean for finalist in report.finalists]
-    assert means == sorted(means, reverse=True) and report.champion.mean == max(means)
+    assert means == sorted(means, reverse=True)
+    assert report.champion.mean == max(*means, report.untuned.mean)
+    assert runs[report.untuned.runs[1]].config == load_config("mlp", [*SMALL, "seed=1"])
     assert {runs[run].config.seed for run in report.champion.runs} == {0, 1}
-    assert "mean valid ROC-AUC" in str(report) and "pcam train mlp train.lr=" in str(report)
+    assert f"champion, {report.champion.name}: mean valid ROC-AUC" in str(report) and "pcam train mlp" in str(report)
+
+
+def finalist(trial: int | None, *values: float) -> Finalist:
+    return Finalist(trial, {}, list(values), [f"run-{trial}-{number}" for number in range(len(values))])
+
+
+def test_the_untuned_preset_may_win() -> None:
+    better, worse = finalist(3, 0.9, 0.8), finalist(1, 0.7, 0.7)
+    assert TuneReport("mlp", "tpe", "", [], [better, worse], finalist(None, 0.8, 0.8)).champion is better
+    for untuned in (finalist(None, 0.9, 0.9), finalist(None, 0.8, 0.9)):
+        assert TuneReport("mlp", "tpe", "", [], [better, worse], untuned).champion is untuned
+    assert untuned.name == "untuned preset" and better.name == "trial 3"
 
 
 def test_the_table_shows_the_best_so_far(report: TuneReport) -> None:

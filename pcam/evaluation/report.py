@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pcam.data.format import available_splits, open_split
 from pcam.errors import DataError
 from pcam.evaluation.intervals import t_interval
-from pcam.evaluation.metrics import DECISION_METRICS, SCORE_METRICS, score_metrics
+from pcam.evaluation.metrics import DECISION_METRICS, SCORE_METRICS, baselines, score_metrics
 from pcam.evaluation.predictions import Predictions
 from pcam.evaluation.thresholds import Threshold
 
@@ -91,6 +91,31 @@ def metric_choice_table(prevalences: pd.DataFrame) -> pd.DataFrame:
         moved = float(np.ptp(prevalences[name].round(9)))  # rounding: sums of weights differ in the last digits
         rows.append((title, asks, "no" if name in SCORE_METRICS else "yes", moved))
     return pd.DataFrame(rows, columns=["metric", "asks", "needs a threshold", "moved by prevalence"])
+
+
+def beside_baselines(results: Mapping[str, tuple[Predictions, Threshold]], beta: float = 2.0) -> pd.DataFrame:
+    """Set results beside the classifiers that do not look at the patch.
+
+    Args:
+        results: name → labelled predictions and threshold, all on the same patches.
+        beta: weight of sensitivity against precision in F-beta.
+
+    Returns:
+        One row per classifier: classifier, f_beta, accuracy, sensitivity, specificity, roc_auc (NaN for a baseline: a
+        constant ranks nothing), n, n_positive.
+    """
+    import pandas as pd
+
+    names = ("f_beta", "accuracy", "sensitivity", "specificity", "roc_auc")
+    rows: list[dict[str, Any]] = []
+    for name, (p, threshold) in results.items():
+        found = score_metrics(p, threshold, beta=beta, bootstrap=0)
+        counts = {"n": len(p), "n_positive": p.n_positive}
+        rows.append({"classifier": name, **{key: found[key].value for key in names}, **counts})
+    labels = next(iter(results.values()))[0].labels
+    for baseline in baselines(labels, beta):
+        rows.append({**baseline.as_dict(), "classifier": baseline.name.replace("_", " "), "roc_auc": np.nan})
+    return pd.DataFrame(rows)[["classifier", *names, "n", "n_positive"]]
 
 
 def learning_curves(runs: Mapping[str, Run]) -> Figure:

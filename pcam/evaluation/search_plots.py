@@ -31,12 +31,12 @@ def history_figure(reports: dict[str, TuneReport]) -> Figure:
 
 
 def slices_figure(report: TuneReport, space: tuple[Dimension, ...]) -> Figure:
-    """One panel per searched key: ROC-AUC on valid against its value, the champion marked."""
+    """One panel per searched key: ROC-AUC on valid against its value, the best over seeds marked."""
     figure, panels = panels_in_a_row(len(space), width=2.1 * len(space) + 0.6)
     scored = report.scored()
     for dimension, axes in zip(space, panels, strict=True):
         for trial, value in scored:
-            chosen = trial.number == report.champion.trial
+            chosen = trial.number == report.finalists[0].trial
             color, marker, size = (PALETTE[1], "D", 44) if chosen else (PALETTE[0], "o", 18)
             axes.scatter(trial.params[dimension.key], value, color=color, marker=marker, s=size)
         if dimension.log:
@@ -51,7 +51,7 @@ def slices_figure(report: TuneReport, space: tuple[Dimension, ...]) -> Figure:
     margin = 0.08 * max(high - low, 0.01)
     for axes in panels:
         axes.set_ylim(low - margin, high + margin)
-    panels[0].set_ylabel("ROC-AUC on valid (diamond: champion)")
+    panels[0].set_ylabel("ROC-AUC on valid (diamond: best over seeds)")
     return figure
 
 
@@ -66,17 +66,19 @@ def parallel_figure(report: TuneReport, space: tuple[Dimension, ...]) -> Figure:
     figure, (axes,) = panels_in_a_row(1, width=8.6)
     for trial, value in reversed(scored):  # the best on top
         heights = [_height(dimension, trial.params[dimension.key]) for dimension in space]
-        chosen = trial.number == report.champion.trial
+        chosen = trial.number == report.finalists[0].trial
         axes.plot(heights, color=colours(scale(value)), linewidth=3 if chosen else 1.4, alpha=0.9)
     for place, dimension in enumerate(space):
         ends = dimension.choices if dimension.choices else (dimension.low, dimension.high)
         for end in (ends[0], ends[-1]):
-            axes.text(place + 0.03, _height(dimension, end), f"{end:g}", ha="left", va="center", fontsize=7)
+            box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+            place_of_text = (place + 0.03, _height(dimension, end))
+            axes.text(*place_of_text, f"{end:g}", ha="left", va="center", fontsize=7, bbox=box, zorder=5)
     axes.set(xticks=range(len(space)), ylim=(-0.06, 1.06), yticks=[])
     axes.set_xticklabels([f"{d.key}{' (log)' if d.log else ''}" for d in space], fontsize=8)
     axes.grid(visible=True, axis="x", color="#999999")
     axes.set_ylabel("Position in the range")
-    figure.colorbar(plt.cm.ScalarMappable(scale, colours), ax=axes, label="ROC-AUC on valid (thick: champion)")
+    figure.colorbar(plt.cm.ScalarMappable(scale, colours), ax=axes, label="ROC-AUC on valid (thick: best over seeds)")
     return figure
 
 

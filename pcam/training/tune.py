@@ -279,7 +279,7 @@ def _sampler(job: _Job, number: int) -> Any:
     if job.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     # constant_liar: workers that ask at the same time should not all try the same promising spot.
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=5, constant_liar=True)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=3, constant_liar=True)
 
 
 def _open_study(journal: Path) -> optuna.Study:

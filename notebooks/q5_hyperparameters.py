@@ -1,0 +1,198 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Q5 How is it tuned?
+#
+# 9. What is the search space, and what does the search look like? Which champion does valid choose over seeds, and what
+#    does one look at test say of it: confusion matrix, threshold for a stated cost, ROC and PR curves, what a lower
+#    threshold costs, the baselines, and what the search gained?
+#
+# The other eight parts of the question are in [their own chapter](q5_tracking).
+
+# %% tags=["parameters"]
+data_dir: str = ""
+work_dir: str = ""
+preset: str = "mlp"
+trials: int = 0
+finalists: int = 2
+seeds: int = 3
+
+# %%
+import pandas as pd
+
+from pcam.data import open_split
+from pcam.evaluation import access, comparison, curves, linear, metrics, predict, report, search_plots, thresholds
+from pcam.journal import open_chapter
+from pcam.training import open_run, space, tune
+
+chapter = open_chapter("q5_hyperparameters", data_dir, work_dir)
+
+# %% [markdown]
+# ## The search space
+#
+# Each trial changes these keys of the preset and nothing else, so every trial is a run like any other.
+
+# %%
+planned = chapter.plan.planned(f"{preset}-0")
+searched = space.search_space(planned.config())
+chapter.table(pd.DataFrame([(d.key, str(d)) for d in searched], columns=["key", "values"]), f"Searched for {preset}")
+
+# %% [markdown]
+# ## The search
+#
+# Optuna's tree-structured Parzen estimator proposes, valid judges. The best few are then trained over several seeds,
+# since the best of many single trainings is partly luck. (`trials = 0` means few on the sample and more on real data.)
+
+# %% tags=["nbval-ignore-output"]
+runs_dir = chapter.work / "runs"
+overrides = [override for override in planned.overrides if not override.startswith("seed=")]
+plan = {"trials": trials or (5 if chapter.is_sample else 16), "finalists": finalists, "seeds": seeds}
+search = tune.tune(planned.preset, chapter.data_dir, runs_dir=runs_dir, overrides=overrides, **plan)
+chapter.table(search.table().drop(columns="state"), "Trials in order of proposal; value: ROC-AUC on valid")
+
+# %%
+chapter.figure(search_plots.history_figure({"TPE": search}), alt="ROC-AUC on valid of each trial and the best so far")
+
+# %%
+slices = search_plots.slices_figure(search, searched)
+chapter.figure(slices, alt="ROC-AUC on valid of each trial against each searched key, the best over seeds marked")
+
+# %%
+parallel = search_plots.parallel_figure(search, searched)
+chapter.figure(parallel, alt="Parallel coordinates of the trials over all searched keys, darker for a higher ROC-AUC")
+
+# %% [markdown]
+# ## The champion
+#
+# Finalists and the untuned preset, each over the same seeds, on valid. The best mean is the champion; the untuned
+# preset may well be it.
+
+# %% tags=["nbval-ignore-output"]
+best, untuned = search.finalists[0], search.untuned
+rows = [(f.name, f.mean, min(f.values), max(f.values), len(f.values)) for f in [*search.finalists, untuned]]
+table = pd.DataFrame(rows, columns=["configuration", "mean", "lowest", "highest", "n"])
+chapter.table(table, f"ROC-AUC on valid over seeds; the champion is {search.champion.name}")
+
+# %% [markdown]
+# ## One look at test
+#
+# The best of the search, the untuned preset and a linear model on eight colour and texture features are scored
+# together; the look is logged, and the log says how many different looks this search has taken.
+
+# %% tags=["nbval-ignore-output"]
+split = chapter.record("split", report.reporting_split(chapter.data_dir))
+reported, valid = open_split(chapter.data_dir, split), open_split(chapter.data_dir, "valid")
+looks = access.log_access(chapter.work / "test_access.jsonl", search.study, [*best.runs, *untuned.runs])
+runs = {f.name: [open_run(runs_dir / run) for run in f.runs] for f in (best, untuned)}
+scores = {name: [predict.predict_split(run, reported) for run in group] for name, group in runs.items()}
+fitted = linear.fit_linear(open_split(chapter.data_dir, "train"))
+baseline = fitted.predict(reported)
+print(f"looks at test so far: {looks}")
+
+# %% tags=["nbval-ignore-output"]
+champion, winner = runs[search.champion.name], scores[search.champion.name][0]
+costs, kind = champion[0].config.evaluation, reported.group_kind or "patch"
+threshold = predict.decision_threshold(predict.predict_split(champion[0], valid), costs, split)
+measured = metrics.score_metrics(winner, threshold, reported.groups, group_kind=kind, beta=costs.beta)
+table = pd.DataFrame([m.as_dict() for m in measured.values()])[["name", "value", "low", "high", "n", "n_positive"]]
+chapter.table(table, f"The champion's first seed on {split}; intervals of ROC-AUC: {measured['roc_auc'].method}")
+
+# %%
+confusion = thresholds.confusion_matrix(winner, threshold)
+chapter.figure(curves.confusion_figure(confusion), alt="Confusion matrix with counts and shares of each row")
+
+# %%
+others = {name: group[0] for name, group in scores.items() if name != search.champion.name}
+models = {f"champion ({search.champion.name})": winner, **others, "linear model": baseline}
+chapter.figure(curves.roc_and_pr(models, threshold), alt="ROC and precision-recall curves of the three models")
+
+# %% [markdown]
+# ## The threshold, and what lowering it costs
+#
+# The threshold makes mistakes on valid cheapest at the stated costs. Each row below it finds more tumours for more
+# false alarms.
+
+# %% tags=["nbval-ignore-output"]
+lower = [threshold.value * factor for factor in (1.5, 1.0, 0.75, 0.5, 0.25)]
+lowering = thresholds.threshold_table(winner, lower, cost_fn=costs.cost_fn, cost_fp=costs.cost_fp)
+chapter.table(lowering, f"Thresholds from higher to lower on {split}; the second row is the chosen one")
+
+# %%
+cost = curves.cost_curve(winner, threshold, costs.cost_fn, costs.cost_fp)
+chapter.figure(cost, alt="Mean cost per patch, sensitivity and specificity against the threshold, the chosen marked")
+
+# %% [markdown]
+# ## Baselines
+#
+# Three classifiers that do not look at the patch, and the linear model with a threshold of its own from valid.
+
+# %% tags=["nbval-ignore-output"]
+linear_threshold = predict.decision_threshold(fitted.predict(valid), costs, split)
+pairs = {"champion": (winner, threshold), "linear model": (baseline, linear_threshold)}
+beside = report.beside_baselines(pairs, costs.beta)
+chapter.table(beside, f"F-beta (beta = {costs.beta:g}) and ROC-AUC on {split}, beside what needs no look at the patch")
+
+# %% [markdown]
+# ## What the search gained
+#
+# Best of the search minus untuned preset: the difference of their mean ROC-AUC over seeds, the same patches being
+# resampled for both.
+
+# %% tags=["nbval-ignore-output"]
+pair = [scores[best.name], scores[untuned.name]]
+gain = comparison.paired_bootstrap(*pair, reported.groups, group_kind=kind, bootstrap=costs.bootstrap)
+about = {"n": gain.n, "n_positive": gain.n_positive, "split": split, "runs": [run for g in runs.values() for run in g]}
+chapter.record("gain", gain.value, low=gain.low, high=gain.high, method=gain.method, **about)
+signs = "above zero" if gain.low > 0 else "below zero" if gain.high < 0 else "on both sides of zero: no gain is shown"
+chapter.record("verdict", signs)
+print(f"difference of mean ROC-AUC: {gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f}), {signs}")
+
+# %% tags=["nbval-ignore-output"]
+one = {"n": len(winner), "n_positive": winner.n_positive, "split": split, "runs": champion[:1]}
+standing = beside.set_index("classifier")
+chapter.record("all_positive", float(standing.loc["all positive", "f_beta"]), n=len(winner), split=split)
+chapter.record("linear_auc", float(standing.loc["linear model", "roc_auc"]), n=len(winner), split=split)
+chapter.record("threshold", threshold.value, n=len(valid), method=threshold.rule)
+for name in ("roc_auc", "pr_auc", "f_beta", "sensitivity", "specificity"):
+    m = measured[name]
+    chapter.record(name, m.value, low=m.low, high=m.high, method=m.method, reason=m.reason, **one)
+
+# %% tags=["nbval-ignore-output"]
+more = lowering.iloc[3] - lowering.iloc[1]
+facts = {"cost_fn": f"{costs.cost_fn / costs.cost_fp:g}", "beta": f"{costs.beta:g}", "champion": search.champion.name}
+counts = {"n_trials": len(search.trials), "n_keys": len(searched), "n_seeds": seeds, "looks": looks}
+halving = {"more_found": int(more["tp"]), "more_alarms": int(more["fp"])}
+for name, value in (facts | counts | halving).items():
+    chapter.record(name, value)
+caveat = "" if split == "test" else "Test has no labels here: these are figures of valid, which chose the champion. "
+chapter.answer(
+    "9",
+    caveat + "Of {n_trials} trials over {n_keys} keys and the untuned preset, valid chose, by the mean over {n_seeds} "
+    "seeds: {champion}. Looks at test: {looks}. There, ROC-AUC is {roc_auc:ci} and PR-AUC {pr_auc:ci}. At "
+    "{cost_fn} false alarms for a missed tumour the threshold is {threshold}; with it F-beta (beta = {beta}) is "
+    "{f_beta:ci}, against {all_positive} for calling every patch positive; sensitivity is {sensitivity}, specificity "
+    "{specificity}. Halving the threshold finds {more_found} more tumour patches for {more_alarms} more false alarms. "
+    "The linear model has ROC-AUC {linear_auc}. Against the untuned preset, the best of the search has a mean ROC-AUC "
+    "that differs by {gain:ci}; the interval lies {verdict}.",
+)
+
+# %% tags=["nbval-ignore-output"]
+chapter.headline(
+    "Valid chose the {champion}: ROC-AUC {roc_auc:ci} on {split}. The best of the search differs from the untuned preset "
+    "by {gain:ci}."
+)
+
+# %%
+chapter.close()
