@@ -51,13 +51,8 @@ try:
 except JournalError as error:
     history = None
     chapter.no_evidence("1", f"{error}.")
-
-# %% tags=["nbval-ignore-output"]
 if history:
     chapter.table(history.authors(), "Authors of the commits that lead to the present one.")
-
-# %% tags=["nbval-ignore-output"]
-if history:
     chapter.table(history.areas(), "How many commits touched each part of the project.")
 
 # %% tags=["nbval-ignore-output"]
@@ -121,8 +116,6 @@ chapter.answer(
 # %% tags=["nbval-ignore-output"]
 packages = installed_packages()
 chapter.table(packages.head(6), "The largest installed packages.")
-
-# %% tags=["nbval-ignore-output"]
 torch = packages[packages.package == "torch"].iloc[0]
 gpu = next(line for line in diagnose() if line.subject == "GPU")
 chapter.record("torch_version", torch.version)
