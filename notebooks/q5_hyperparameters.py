@@ -190,8 +190,8 @@ chapter.answer(
 
 # %% tags=["nbval-ignore-output"]
 chapter.headline(
-    "Valid chose the {champion}: ROC-AUC {roc_auc:ci} on {split}. The best of the search differs from the untuned preset "
-    "by {gain:ci}."
+    "Valid chose the {champion}: ROC-AUC {roc_auc:ci} on {split}. The best of the search differs from the untuned "
+    "preset by {gain:ci}."
 )
 
 # %%
