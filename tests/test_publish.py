@@ -116,6 +116,10 @@ def unfinished(root: Path) -> None:
     write_json(root / "_work/sample/runs/abc/status.json", {"state": "interrupted"})
 
 
+def run_missing(root: Path) -> None:
+    (root / "_work/sample/runs/abc/status.json").unlink()
+
+
 FAULTS = [
     (missing, "q6_slicing: not executed; run 'pcam journal run q6_slicing'"),
     (failed, "q6_slicing: failed; see .*failed/q6_slicing.ipynb; run "),
@@ -123,7 +127,8 @@ FAULTS = [
     (source_changed, "q6_slicing: out of date: its source changed; run "),
     (evidence_changed, "q6_slicing: its evidence was changed after it was executed; run "),
     (unanswered, "q6_slicing: part 2 is not answered; run "),
-    (unfinished, "q4_gradients: it cites run abc, which is not completed; run "),
+    (run_missing, "q4_gradients: run abc is cited but not in .*runs; run "),
+    (unfinished, "q4_gradients: it cites run abc, which is interrupted; run "),
 ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pcam.config import project_root
 from pcam.errors import JournalError
-from pcam.journal.check import check_evidence, check_notebook
+from pcam.journal.check import check_notebook
 from pcam.journal.notebooks import chapter_source, write_notebook
 from pcam.journal.plan import open_plan
 from pcam.journal.stage import book_page, published_form, verified_chapters, write_generated
@@ -34,9 +34,8 @@ def publish(data_dir: Path | str | None = None) -> list[Path]:
     plan = open_plan(data_dir, make=False)
     chapters = verified_chapters(plan.work)
     for chapter in chapters.values():
-        assert chapter.notebook is not None and chapter.evidence is not None  # verified_chapters() read them
+        assert chapter.notebook is not None  # verified_chapters() read it
         findings = check_notebook(chapter.notebook, chapter.question, chapter.path.name)
-        findings += check_evidence(chapter.question, chapter.evidence, plan.work)
         if findings:
             raise JournalError(f"not published: {findings[0]}")
     book = project_root() / "book"

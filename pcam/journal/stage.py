@@ -19,6 +19,7 @@ from nbformat import NotebookNode
 from pcam.config import project_root
 from pcam.errors import JournalError
 from pcam.journal import fragments
+from pcam.journal.check import check_evidence
 from pcam.journal.evidence import Evidence, load_evidence
 from pcam.journal.notebooks import chapter_source, failed_path, read_notebook, source_digest, write_notebook
 from pcam.journal.plan import Plan, open_plan
@@ -84,8 +85,7 @@ def executed(question: Question, work: Path) -> Executed:
 def _problem(question: Question, notebook: NotebookNode, evidence: Evidence, record: Path, work: Path) -> str:
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     stamp = notebook.metadata.get("pcam", {})
-    silent = set(question.parts) - set(evidence.answers) - set(evidence.open_parts)
-    unfinished = [run for run in evidence.runs if fragments.cited_run(work, run).state != "completed"]
+    findings = check_evidence(question, evidence, work)
     checks = (
         (any(cell.execution_count is None for cell in code), "a cell was not executed"),
         (any(o.output_type == "error" for cell in code for o in cell.outputs), "a cell raised an error"),
@@ -95,8 +95,7 @@ def _problem(question: Question, notebook: NotebookNode, evidence: Evidence, rec
             stamp.get("source") != source_digest(read_notebook(chapter_source(question))),
             "out of date: its source changed",
         ),
-        (bool(silent), f"part {min(silent, default='')} is not answered"),
-        (bool(unfinished), f"it cites run {(unfinished or [''])[0]}, which is not completed"),
+        (bool(findings), findings[0].problem if findings else ""),
     )
     return next((problem for bad, problem in checks if bad), "")
 
