@@ -42,6 +42,23 @@ def contact_sheet(report: AuditReport, issues: tuple[str, ...], per_issue: int =
     return figure
 
 
+def ranked_sheet(report: AuditReport, issue: str, limit: int = 16) -> Figure:
+    """Draw the patches of an issue with the highest scores, highest first, eight in a row.
+
+    Raises:
+        ValueError: the issue was not found.
+    """
+    rows = report.findings.of(issue)
+    if not len(rows):
+        raise ValueError(f"no findings of {issue} to show")
+    patches = rows.patch[np.argsort(-rows.score, kind="stable")][:limit]
+    columns = min(8, len(patches))
+    figure, axes = _grid(-(-len(patches) // columns), columns)
+    for place, patch, pixels in zip(axes.ravel().tolist(), patches, report.scan.read(patches), strict=False):
+        _show(place, pixels, _name(report, patch))
+    return figure
+
+
 def pair_sheet(report: AuditReport, issues: tuple[str, ...], per_issue: int = 3, *, across: bool = False) -> Figure:
     """Draw pairs side by side, with the pixels that they share outlined and the relation above.
 
@@ -67,13 +84,16 @@ def pair_sheet(report: AuditReport, issues: tuple[str, ...], per_issue: int = 3,
         raise ValueError(f"no pairs of {', '.join(issues)} to show")
     columns = min(3, len(shown))
     lines = -(-len(shown) // columns)
-    figure, axes = _grid(lines, 2 * columns, extra=0.45)
+    figure, axes = _grid(lines, 2 * columns, extra=0.5)
+    figure.suptitle(" ", fontsize=8)  # room for the headings of the first line
     places = axes.reshape(lines, columns, 2).reshape(-1, 2)
     for (left, right), (issue, a, b, score) in zip(places, shown, strict=False):
         first, second = report.scan.read([a, b])
         _show(left, first, _name(report, a))
         _show(right, second, _name(report, b))
-        left.text(0, -30, f"{issue.replace('_', ' ')}: {_relation(report, issue, a, b, score)}", fontsize=7)
+        text = f"{issue.replace('_', ' ')}: {_relation(report, issue, a, b, score)}"
+        heading = left.annotate(text, (0, 1.17), xycoords="axes fraction", fontsize=7.5, weight="bold")
+        heading.set_in_layout(False)  # it reaches over the partner, and must not widen its own column
         shift = _shift(report, a, b) if issue == "pixel_overlap" else None
         if shift:
             _outline(left, *(max(0, s) for s in shift), *(96 - abs(s) for s in shift))
@@ -97,11 +117,13 @@ def broken_map(report: AuditReport) -> Figure:
     figure, axes = plt.subplots(1, 4, figsize=(9, 2.6), layout="constrained", width_ratios=(1.5, 1, 1, 1))
     image = axes[0].imshow(broken.sum(axis=0), cmap="cividis", interpolation="nearest")
     axes[0].set(xlabel="column (pixel)", ylabel="row (pixel)", title=f"{len(chosen)} patches")
-    figure.colorbar(image, ax=axes[0], label="patches with a broken value here")
+    bar = figure.colorbar(image, ax=axes[0], label="patches broken here")
+    bar.ax.yaxis.get_major_locator().set_params(integer=True)
     for place, patch, mask in zip(axes[1:], chosen, broken, strict=False):
+        place.set(xticks=[], yticks=[])
         _show(place, report.scan.read([patch])[0], _name(report, patch))
         y, x = np.nonzero(mask)
-        _outline(place, y.min(), x.min(), np.ptp(y) + 1, np.ptp(x) + 1)
+        _outline(place, float(y.min()), float(x.min()), float(np.ptp(y)) + 1, float(np.ptp(x)) + 1)
     for place in axes[1 + len(chosen) :]:
         place.set_axis_off()
     return figure
@@ -131,6 +153,7 @@ def _grid(rows: int, columns: int, extra: float = 0.2) -> tuple[Figure, NDArray[
 
     size = (columns * _INCH + 0.3, rows * (_INCH + extra))
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    figure.get_layout_engine().set(h_pad=extra / 4)
     for place in axes.flat:
         place.set(xticks=[], yticks=[])
         place.spines[:].set_visible(False)

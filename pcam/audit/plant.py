@@ -160,6 +160,21 @@ def score(report: AuditReport, truth: list[Planted]) -> list[Score]:
     return results
 
 
+def first_places(report: AuditReport, truth: list[Planted], times: float = 2.0) -> tuple[float, int]:
+    """Return the share of flipped labels within the first places of the suspects' ranking, and how many there are.
+
+    Args:
+        report: the audit of the planted copy.
+        truth: what was planted.
+        times: how many places count, as a multiple of the number of flipped labels.
+    """
+    wrong = {row.patch for row in truth if row.issue == "label_suspect"}
+    rows = report.findings.of("label_suspect")
+    ranking = rows.patch[np.argsort(-rows.score, kind="stable")][: round(times * len(wrong))]
+    found = {(report.scan.name(patch), int(report.scan.index[patch])) for patch in ranking.tolist()}
+    return len(wrong & found) / len(wrong), len(wrong)
+
+
 def _take(
     free: list[tuple[str, int]], label: Mapping[str, NDArray[np.uint8]], wanted: int | None, defect: str
 ) -> tuple[str, int]:

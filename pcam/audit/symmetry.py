@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 SYMMETRIES = (
     "identity",
-    "rotation by 90°",
-    "rotation by 180°",
-    "rotation by 270°",
-    "transposition",
-    "transposition and rotation by 90°",
-    "transposition and rotation by 180°",
-    "transposition and rotation by 270°",
+    "turned 90°",
+    "turned 180°",
+    "turned 270°",
+    "transposed",
+    "transposed, turned 90°",
+    "transposed, turned 180°",
+    "transposed, turned 270°",
 )
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)

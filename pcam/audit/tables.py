@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
@@ -11,6 +15,9 @@ from pcam.audit.integrity import Share, share_of
 from pcam.audit.plant import Score
 from pcam.audit.report import AuditReport
 from pcam.evaluation.intervals import wilson
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def splits(report: AuditReport) -> pd.DataFrame:
@@ -123,6 +130,11 @@ def scores(results: list[Score]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def records(rows: Sequence[DataclassInstance]) -> pd.DataFrame:
+    """Any list of plain dataclasses as a table, one column a field."""
+    return pd.DataFrame([asdict(row) for row in rows]).rename(columns=lambda name: name.replace("_", " "))
 
 
 def interval(share: Share) -> str:
