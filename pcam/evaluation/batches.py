@@ -6,6 +6,8 @@ labels, or from nothing that can be seen.
 
 from __future__ import annotations
 
+from statistics import NormalDist
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -46,6 +48,14 @@ def batch_contrast(split: Split, indices: NDArray[np.int64]) -> pd.DataFrame:
     )
 
 
+def chance_bound(n_features: int, level: float = 0.05) -> float:
+    """Return how many standard errors the farthest of several features of a random batch stays within.
+
+    It does so in all but a share `level` of batches (Bonferroni; normal means).
+    """
+    return NormalDist().inv_cdf(1 - level / (2 * n_features))
+
+
 def patch_losses(run: Run, split: Split, indices: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the loss (B,) in nats of each patch under the finished model, without augmentation."""
     logits = load_model(run).predict_logits(torch.from_numpy(split.read(indices)))
@@ -66,7 +76,8 @@ def batch_figure(
     for place, position, patch in zip(axes.flat, hardest, patches, strict=False):
         index = indices[position]
         place.imshow(patch)
-        place.add_patch(plt.Rectangle((31.5, 31.5), 32, 32, fill=False, edgecolor="white", lw=0.8))
+        for colour, width in (("black", 2.0), ("white", 0.8)):  # seen on glass and on nuclei
+            place.add_patch(plt.Rectangle((31.5, 31.5), 32, 32, fill=False, edgecolor=colour, lw=width))
         label = "tumour" if labels[index] else "no tumour"
         place.set_title(f"{index} · {label}\nloss {losses[position]:.2f}", fontsize=7)
     figure.tight_layout()

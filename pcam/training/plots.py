@@ -7,23 +7,34 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from pcam.training.gradients import epoch_means
+from pcam.training.gradients import Spike, epoch_means
 from pcam.training.runs import Run
+from pcam.training.twins import Twins
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00")
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
 
 
-def gradient_norms(runs: Sequence[Run]) -> Figure:
-    """Draw the gradient norm of every step (thin) and the mean of every epoch (thick) of runs with other seeds."""
+def gradient_norms(runs: Sequence[Run], spikes: Sequence[Sequence[Spike]] = ()) -> Figure:
+    """Draw the gradient norm of every step (thin) and the mean of every epoch (thick) of runs with other seeds.
+
+    Args:
+        runs: one line each.
+        spikes: of each run, ringed.
+    """
     figure, axes = plt.subplots(figsize=(8, 3.6))
     for run, colour in zip(runs, COLOURS, strict=False):
         steps, means = run.steps, epoch_means(run.steps)
         axes.plot([r["step"] for r in steps], [r["grad_norm"] for r in steps], color=colour, lw=0.6, alpha=0.55)
         places = [r["step"] for r in steps]
-        axes.plot(places, [means[r["epoch"]] for r in steps], color=colour, lw=2, label=f"seed {run.config.seed}")
+        level = [means[r["epoch"]] for r in steps]
+        axes.plot(places, level, color=colour, lw=2, drawstyle="steps-mid", label=f"seed {run.config.seed}")
+    for found, colour in zip(spikes, COLOURS, strict=False):
+        axes.plot([s.step for s in found], [s.norm for s in found], "o", mfc="none", ms=9, mec=colour)
     axes.set(yscale="log", xlabel="optimiser step", ylabel="global gradient norm (log scale)")
-    axes.legend(title="thin: each step; thick: epoch mean", ncols=len(runs), frameon=False)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}")
+    axes.legend(title="thin: each step; thick: epoch mean; rings: spikes", ncols=len(runs), frameon=False)
     return _clean(figure)
 
 
@@ -39,6 +50,19 @@ def schedules(runs: Mapping[str, Run]) -> Figure:
     left.set(xlabel="optimiser step", ylabel="learning rate")
     right.set(xlabel="epochs done", ylabel="valid loss (nats)")
     right.legend(frameon=False)
+    return _clean(figure)
+
+
+def pair_gaps(pairs: Mapping[str, Twins]) -> Figure:
+    """Draw how far the two runs of each pair end from each other, in valid loss; pairs of the same bits say so."""
+    figure, axes = plt.subplots(figsize=(7.5, 0.42 * len(pairs) + 0.9))
+    gaps = [pair.gap("valid_loss") for pair in pairs.values()]
+    bars = axes.barh(list(pairs), gaps, color=COLOURS[0])
+    notes = ["same bits" if pair.same_weights else f"{gap:.1e}" for pair, gap in zip(pairs.values(), gaps, strict=True)]
+    axes.bar_label(bars, notes, padding=4)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    axes.set(xlabel="gap in valid loss between the two runs (nats)", ylabel="switched off or changed")
     return _clean(figure)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -27,116 +28,15 @@ from pcam.config import Config, config_hash, load_config
 from pcam.data.format import open_split
 from pcam.errors import RunError
 from pcam.storage import make_folder
+from pcam.training.outcome import Finalist, Trial, TuneReport, ranked
 from pcam.training.space import search_space
 
 if TYPE_CHECKING:
     import optuna
-    import pandas as pd
 
+_LOG = logging.getLogger(__name__)
 OBJECTIVE = "valid_auc"
 Sampler = Literal["tpe", "random"]
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One configuration that was tried.
-
-    Attributes:
-        number: its place in the study, from 0.
-        params: config key → value.
-        value: ROC-AUC on valid after the last epoch; None where the run failed.
-        run: id of the run; None where it failed.
-        state: "complete" or "fail".
-    """
-
-    number: int
-    params: dict[str, float | int]
-    value: float | None
-    run: str | None
-    state: str
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A configuration that was trained over several seeds.
-
-    Attributes:
-        trial: number of the trial it comes from; None for the preset as it was.
-        params: config key → value.
-        values: ROC-AUC on valid, one per seed.
-        runs: ids of the runs, one per seed.
-    """
-
-    trial: int | None
-    params: dict[str, float | int]
-    values: list[float]
-    runs: list[str]
-
-    @property
-    def name(self) -> str:
-        """What to call it in a table."""
-        return "untuned preset" if self.trial is None else f"trial {self.trial}"
-
-    @property
-    def mean(self) -> float:
-        """Mean over the seeds."""
-        return float(np.mean(self.values))
-
-
-@dataclass(frozen=True)
-class TuneReport:
-    """Outcome of a search.
-
-    Attributes:
-        preset: what the search started from.
-        sampler: "tpe" or "random".
-        storage: the study's journal file.
-        trials: every configuration that was tried, in order.
-        finalists: the best few trials over seeds, best mean first.
-        untuned: the preset as it was, over the same seeds.
-    """
-
-    preset: str
-    sampler: str
-    storage: str
-    trials: list[Trial]
-    finalists: list[Finalist]
-    untuned: Finalist
-
-    @property
-    def study(self) -> str:
-        """Name of the study: a hash of base config, space, data, seed and sampler."""
-        return Path(self.storage).stem
-
-    @property
-    def champion(self) -> Finalist:
-        """The configuration with the best mean on valid over the seeds; the preset as it was may win."""
-        best = self.finalists[0]
-        return best if best.mean > self.untuned.mean else self.untuned
-
-    def __str__(self) -> str:
-        best = self.champion
-        words = "".join(f" {key}={value:.4g}" for key, value in best.params.items())
-        return (
-            f"{len(self.scored())} of {len(self.trials)} trials complete; champion, {best.name}: "
-            f"mean valid ROC-AUC {best.mean:.4f} over {len(best.values)} seeds\npcam train {self.preset}{words}"
-        )
-
-    def scored(self) -> list[tuple[Trial, float]]:
-        """Return the completed trials with their values, best first; ties go to the earlier trial."""
-        return _ranked(self.trials)
-
-    def table(self) -> pd.DataFrame:
-        """Return one row per trial: number, state, value, best so far, and the searched keys with three digits."""
-        import pandas as pd
-
-        rows = [
-            {"trial": t.number, "state": t.state, "value": t.value} | {key: f"{v:.3g}" for key, v in t.params.items()}
-            for t in self.trials
-        ]
-        table = pd.DataFrame(rows)
-        table.insert(3, "best_so_far", table["value"].cummax())
-        return table
 
 
 def tune(
@@ -183,16 +83,12 @@ def tune(
     _search(job, trials, workers)
     # A study may hold more trials than are asked for here; the first ones alone decide then.
     done = [_as_trial(trial) for trial in _open_study(journal).trials[:trials]]
-    ranked = _ranked(done)
-    if not ranked:
+    in_order = ranked(done)
+    if not in_order:
         raise RunError(f"none of the {len(done)} trials was completed; see the run folders in {runs_dir} for why")
-    confirmed = [_confirm(job, trial.number, trial.params, seeds) for trial, _ in ranked[:finalists]]
+    confirmed = [_confirm(job, trial.number, trial.params, seeds) for trial, _ in in_order[:finalists]]
     confirmed.sort(key=lambda finalist: -finalist.mean)  # a stable sort: ties go to the better single trial
     return TuneReport(preset, sampler, str(journal), done, confirmed, _confirm(job, None, {}, seeds))
-
-
-def _ranked(trials: list[Trial]) -> list[tuple[Trial, float]]:
-    return sorted(((t, t.value) for t in trials if t.value is not None), key=lambda pair: (-pair[1], pair[0].number))
 
 
 def study_name(config: Config, data_dir: str | Path, seed: int, sampler: Sampler) -> str:
@@ -229,11 +125,19 @@ def _search(job: _Job, trials: int, workers: int) -> None:
             continue
         try:
             # spawn: a forked child would inherit torch's threads in an unusable state.
-            with ProcessPoolExecutor(min(workers, left), mp_context=get_context("spawn")) as pool:
+            context, count = get_context("spawn"), min(workers, left)
+            with ProcessPoolExecutor(count, context, initializer=_share_cores, initargs=(count,)) as pool:
                 for future in [pool.submit(_one_trial, job) for _ in range(left)]:
                     future.result()
         except BrokenProcessPool:
             continue  # a worker was killed: its trial is reaped above and the rest go to a new pool
+
+
+def _share_cores(workers: int) -> None:
+    """Give each worker its share of the cores; all of them at all cores would only wait for one another."""
+    import torch
+
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
 def _one_trial(job: _Job) -> None:
@@ -255,9 +159,11 @@ def _one_trial(job: _Job) -> None:
     except TrainingFailed as error:  # the loss is no longer a number: a fact about the configuration
         trial.set_user_attr("reason", str(error))
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        _LOG.info("trial %d failed: %s", trial.number, error)
         return
     trial.set_user_attr("run", run.id)
     study.tell(trial, float(run.final[OBJECTIVE]))
+    _LOG.info("trial %d: ROC-AUC on valid %.4f", trial.number, run.final[OBJECTIVE])
 
 
 def _confirm(job: _Job, trial: int | None, params: dict[str, float | int], seeds: int) -> Finalist:
