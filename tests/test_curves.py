@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from pcam.errors import DataError
 from pcam.evaluation import Predictions, choose_threshold, confusion_matrix, curves, fixed_threshold, search_plots
 from pcam.evaluation.deployment import scenario_figure
+from pcam.training.outcome import Finalist, Trial, TuneReport
 from pcam.training.space import SPACES
-from pcam.training.tune import Finalist, Trial, TuneReport
 
 
 @pytest.fixture(autouse=True)

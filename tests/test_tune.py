@@ -11,8 +11,9 @@ import pytest
 from pcam.config import config_leaves, load_config
 from pcam.errors import ConfigError, DataError
 from pcam.training import list_runs
+from pcam.training.outcome import Finalist, TuneReport
 from pcam.training.space import SPACES, Dimension, search_space
-from pcam.training.tune import Finalist, TuneReport, _open_study, tune
+from pcam.training.tune import _open_study, tune
 
 SMALL = ("train.epochs=1", "train.threads=1")
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcam.evaluation.curves import PALETTE, STYLES, panels_in_a_row
+from pcam.training.outcome import TuneReport
 from pcam.training.space import Dimension
-from pcam.training.tune import TuneReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
