@@ -16,9 +16,9 @@ SYMMETRIES = (
     "turned 180°",
     "turned 270°",
     "transposed",
-    "transposed, turned 90°",
-    "transposed, turned 180°",
-    "transposed, turned 270°",
+    "transposed + 90°",
+    "transposed + 180°",
+    "transposed + 270°",
 )
 _MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 _MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)

@@ -140,9 +140,12 @@ def scaling_figure(table: pd.DataFrame) -> Figure:
         right.plot(rows["batch_size"], rows["peak_memory_bytes"] / 2**20, **style)
     for axes, label in ((left, "throughput (images/s)"), (right, "peak memory (MiB)")):
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
+        axes.set_xticks(sorted(table["batch_size"].unique()))
+        axes.xaxis.set_major_formatter("{x:.0f}")
         axes.set(xlabel="batch size (images)", ylabel=label)
         axes.grid(alpha=0.3)
+    left.set_yscale("log")
+    right.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return figure
 
