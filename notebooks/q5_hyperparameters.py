@@ -171,7 +171,8 @@ for name in ("roc_auc", "pr_auc", "f_beta", "sensitivity", "specificity"):
 
 # %% tags=["nbval-ignore-output"]
 more = lowering.iloc[3] - lowering.iloc[1]
-facts = {"cost_fn": f"{costs.cost_fn / costs.cost_fp:g}", "beta": f"{costs.beta:g}", "champion": search.champion.name}
+facts = {"cost_fn": f"{costs.cost_fn / costs.cost_fp:g}", "beta": f"{costs.beta:g}"}
+facts["champion"] = search.champion.name.replace("untuned", "the untuned")
 counts = {"n_trials": len(search.trials), "n_keys": len(searched), "n_seeds": seeds, "looks": looks}
 halving = {"more_found": int(more["tp"]), "more_alarms": int(more["fp"])}
 for name, value in (facts | counts | halving).items():
@@ -190,7 +191,7 @@ chapter.answer(
 
 # %% tags=["nbval-ignore-output"]
 chapter.headline(
-    "Valid chose the {champion}: ROC-AUC {roc_auc:ci} on {split}. The best of the search differs from the untuned "
+    "Valid chose {champion}: ROC-AUC {roc_auc:ci} on {split}. The best of the search differs from the untuned "
     "preset by {gain:ci}."
 )
 
