@@ -6,6 +6,7 @@
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -58,8 +59,8 @@ print(f"threshold    {threshold.value:.3f}, {threshold.rule}")
 # ## 1 The errors
 #
 # A false positive is a patch without tumour in its centre that is called tumour; a false negative is a tumour that is
-# missed. The figure shows those that the network was surest of. The outlined centre, 32 × 32 pixels, alone decides the
-# label: tumour outside of it does not count, which explains some of the false positives.
+# missed. The figure shows those that the network was surest of. The outlined centre, `32 × 32` pixels, alone decides
+# the label: tumour outside of it does not count, which explains some of the false positives.
 
 # %% tags=["nbval-ignore-output"]
 found = confusion_matrix(test_p, threshold)
