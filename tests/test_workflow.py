@@ -34,8 +34,9 @@ def snakemake(work: Path, profile: str, *arguments: str) -> subprocess.Completed
 
 
 def jobs(output: str) -> dict[str, int]:
-    """Return the counts of the table that a dry run prints."""
-    return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", output, re.MULTILINE)}
+    """Return the counts of the table that a dry run prints; the long chapters, which start first, are chapters."""
+    counts = {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", output, re.MULTILINE)}
+    return counts | {"chapter": counts.get("chapter", 0) + counts.pop("long_chapter", 0)}
 
 
 def test_the_jobs_of_a_fresh_clone(tmp_path: Path) -> None:
