@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
 
 from pcam.config import config_hash
+from pcam.data import open_split, synthetic
 from pcam.errors import DataError, JournalError
 from pcam.journal.plan import open_plan, work_root
 from pcam.journal.questions import QUESTIONS, find_questions
@@ -60,6 +62,19 @@ def test_two_folders_of_one_name_do_not_share_a_journal(tiny: Path, tmp_path: Pa
         (copy / path.name).symlink_to(path)
     works = [open_plan(folder, tmp_path).work for folder in (tiny, other, copy)]
     assert works[0] == works[1] != works[2]
+
+
+def test_outdated_sample_of_the_journal_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = functools.partial(synthetic.write_sample, train=4, valid=2, test=2)
+    monkeypatch.setattr(synthetic, "write_sample", whole)
+    folder = open_plan(None, tmp_path).data_dir
+    marker = folder / "sample.json"
+    marker.write_text(marker.read_text().replace('"generator": ', '"generator": 9'))
+    assert open_split(open_plan(None, tmp_path).data_dir, "train").fingerprint()
+    assert '"generator": 9' not in marker.read_text()
+    marker.unlink()
+    with pytest.raises(DataError, match="not a synthetic sample"):
+        open_plan(None, tmp_path)
 
 
 def test_unknown_run_suggests_one(tiny: Path, tmp_path: Path) -> None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcam.config import Config, load_config, parse_yaml, project_root
-from pcam.data.format import available_splits, data_kind
-from pcam.errors import JournalError, did_you_mean
+from pcam.data.format import SAMPLE_MARKER, available_splits, data_kind
+from pcam.errors import DataError, JournalError, did_you_mean
 from pcam.storage import ClaimedError, claim, write_json
 
 if TYPE_CHECKING:
@@ -113,7 +114,14 @@ def _sample(work: Path) -> Path:
     while True:
         try:
             with claim(work / "sample.claim"):
-                return write_sample(work / "data")
+                try:
+                    return write_sample(work / "data")
+                except DataError:
+                    # The journal's own sample, by an older generator or damaged, is made anew; anything else stays.
+                    if not (work / "data" / SAMPLE_MARKER).is_file():
+                        raise
+                    shutil.rmtree(work / "data")
+                    return write_sample(work / "data")
         except ClaimedError as error:
             if not error.alive:
                 raise
