@@ -114,7 +114,8 @@ chapter.answer(
 # copies, different configurations print the same figure, and writers overwrite each other.
 
 # %% tags=["nbval-ignore-output"]
-completed = [*trained, *(chapter.run(f"mlp-{seed}") for seed in range(3))]
+others = [chapter.run(f"mlp-{seed}") for seed in range(3)]
+completed = list({run.id: run for run in [*trained, *others]}.values())
 chapter.record("n_runs", len(completed))
 chapter.record("n_settings", records.settings_count(trained[0]))
 chapter.record("n_logged", records.logged_values(completed))
