@@ -220,5 +220,5 @@ chapter.headline(
     "{cost_ratio} in speed here."
 )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.close()

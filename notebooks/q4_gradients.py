@@ -185,5 +185,5 @@ chapter.headline(
     "{n_schedules} schedules on equal budgets differ {margin} the spread over seeds, {best} being lowest."
 )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.close()

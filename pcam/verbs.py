@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,9 @@ def train(args: argparse.Namespace) -> int:
     config = load_config(args.preset, args.overrides)  # before torch: a config error answers at once
     from pcam.training import train
 
+    # Where there is no bar there is one quiet line an epoch, on stderr: stdout belongs to the answer.
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("pcam").setLevel(logging.INFO)
     run = train(config, args.data, args.runs, resume=args.resume, progress=_progress())
     _show(args, {"run": run.path, "id": run.id, "state": run.state, "final": run.final}, str(run.path))
     return 0
