@@ -216,8 +216,8 @@ chapter.record("k", by_group.k)
 chapter.record("torn_by_patch", by_patch.torn)
 chapter.record("torn_by_group", by_group.torn)
 chapter.record("pairs", by_group.pairs)
-chapter.record("plain_trainings", folds.trainings(5))
-chapter.record("nested_trainings", folds.trainings(5, inner=4, trials=20))
+for name, number in (("plain", folds.trainings(5)), ("nested", folds.trainings(5, inner=4, trials=20))):
+    chapter.record(f"{name}_trainings", number)
 
 # %% tags=["nbval-ignore-output"]
 cost = "What a training costs is not known here: {obstacle}."

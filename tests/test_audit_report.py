@@ -147,6 +147,23 @@ def test_a_split_without_labels(tmp_path: Path) -> None:
     assert report.summary["class_balance"] == {} and report.n_findings == 0
 
 
+def test_what_stands_in_the_way_of_training(tiny: Path, tmp_path: Path) -> None:
+    assert audit(tiny, tmp_path / "a", suspects=False).obstacle == ""
+    assert audit(tiny, tmp_path / "b", ["train", "valid"], suspects=False).obstacle == "there is no test split"
+    course = write_sample(tmp_path / "course", train=64, valid=8, test=4, defects=["course"])
+    assert audit(course, tmp_path / "c").obstacle == "the test split has no labels"
+
+
+def test_the_course_copy_states_its_damage(tmp_path: Path) -> None:
+    course = write_sample(tmp_path / "course", train=300, valid=60, test=4, defects=["course"])
+    report = audit(course, tmp_path / "out")
+    assert keys(tmp_path / "out" / "findings.csv")["black"] == keys(course / "truth.csv")["black"]
+    assert report.summary["findings"]["white"] == 21 and report.summary["findings"]["out_of_range"] == 9
+    (shift,) = report.summary["prior_shift"]
+    assert (shift["first"], shift["second"]) == ("train", "valid") and shift["low"] > 0.15
+    assert report.summary["storage"]["train"]["factors"]["bytes per value"] == 4
+
+
 MIXTURE = {
     "black": 0.01,
     "white": 0.01,

@@ -39,6 +39,22 @@ ISSUE_OF: Mapping[str, str] = {
     "trigger": "trigger",
     "flipped_label": "label_suspect",
 }
+# A mixture in which each defect is frequent enough to be counted, and most patches stay as they are.
+SHARES: Mapping[str, float] = {
+    "black": 0.01,
+    "white": 0.01,
+    "constant": 0.01,
+    "nan": 0.01,
+    "out_of_range": 0.01,
+    "exact": 0.02,
+    "symmetric": 0.02,
+    "jpeg": 0.02,
+    "noise": 0.02,
+    "restained": 0.02,
+    "overlap": 0.03,
+    "trigger": 0.03,
+    "flipped_label": 0.03,
+}
 _PAIRED = ("exact", "symmetric", "jpeg", "noise", "restained", "overlap")
 _SIDE = PATCH_SHAPE[0]
 _FARTHEST = 64  # pixels: a 32×32 corner remains in common
@@ -141,12 +157,13 @@ def score(report: AuditReport, truth: list[Planted]) -> list[Score]:
     """Compare an audit with the truth.
 
     A listed row is right if it was planted or is a fact that needs no truth (pairs that share pixels do so exactly;
-    the audit checks that itself), so native shared pixels do not count against it.
+    the audit checks that itself), so native shared pixels do not count against it. Label suspects are a ranking and
+    are left out; see `first_places`.
     """
     names = {split.name: number for number, split in enumerate(report.scan.splits)}
     start = np.concatenate([[0], np.cumsum([len(split) for split in report.scan.splits])])
     results = []
-    for defect in dict.fromkeys(row.defect for row in truth):
+    for defect in dict.fromkeys(row.defect for row in truth if row.issue != "label_suspect"):
         rows = report.findings.of(ISSUE_OF[defect])
         listed = {tuple(sorted((a, b))) for a, b in zip(rows.patch.tolist(), rows.partner.tolist(), strict=True)}
         wanted, known = set(), set()

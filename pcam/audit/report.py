@@ -52,6 +52,19 @@ class AuditReport:
         """Number of findings; label suspects are candidates and do not count."""
         return len(self.findings) - len(self.findings.of("label_suspect"))
 
+    @property
+    def obstacle(self) -> str:
+        """Why no network can be trained and judged on these data; empty where one can."""
+        splits = {split.name: split for split in self.scan.splits}
+        for name in ("train", "valid", "test"):
+            if name not in splits:
+                return f"there is no {name} split"
+            if splits[name].labels is None:
+                return f"the {name} split has no labels"
+        facts = self.scan.facts
+        refused = int(((facts.nan > 0) | (facts.outside > 0) | (facts.fractional > 0)).sum())
+        return f"{refused} patches hold values that training refuses" if refused else ""
+
     def __str__(self) -> str:
         counts = {issue: len(self.findings.of(issue)) for issue in ISSUES}
         lines = [f"{issue:<20}{count:>8,}" for issue, count in counts.items()]
