@@ -168,6 +168,7 @@ def _grid(rows: int, columns: int, extra: float = 0.2) -> tuple[Figure, NDArray[
 
 def _show(place: Axes, pixels: NDArray[np.uint8], title: str) -> None:
     place.imshow(pixels, interpolation="nearest")
+    place.spines[:].set(visible=True, linewidth=0.5, color="#999999")  # or a white patch would be nothing
     place.set_title(title, fontsize=6.5, pad=2)
 
 
