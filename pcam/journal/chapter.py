@@ -45,6 +45,7 @@ class Chapter:
         self.question = question
         self.plan = plan
         self.splits = available_splits(plan.data_dir)
+        self._runs: dict[str, Run] = {}
         fingerprints = {name: self.split(name).fingerprint() for name in self.splits}
         git = git_state()
         self.evidence = Evidence(
@@ -89,7 +90,10 @@ class Chapter:
 
     def run(self, name: str) -> Run:
         """Return a planned run, completed; it is trained first if it is not there."""
-        return self.plan.run(name)
+        # Looked up once: its identity needs the whole data read, and a chapter speaks of one run under one name.
+        if name not in self._runs:
+            self._runs[name] = self.plan.run(name)
+        return self._runs[name]
 
     def predictions(self, name: str, split: str) -> Predictions:
         """Return a planned run's predictions of a split; they are computed once and kept in the work folder."""
