@@ -1,0 +1,98 @@
+"""The audit on a page: folds, tables and figures of what was found."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pytest
+from tissue import textured, write_folder
+
+from pcam.audit import AuditReport, audit, figures, folds, tables
+from pcam.audit.findings import PAIR_ISSUES
+from pcam.audit.plant import SHARES, plant, score
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[AuditReport, list[tables.Score]]:
+    folder = tmp_path_factory.mktemp("pages")
+    data = write_folder(folder / "data", {"train": textured(200), "test": textured(60, seed=1)})
+    shares = dict(SHARES) | {"trigger": 0.06}
+    truth = plant(data, folder / "planted", shares, seed=2)
+    report = audit(folder / "planted", folder / "out")
+    return report, score(report, truth)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> AuditReport:
+    folder = tmp_path_factory.mktemp("clean")
+    return audit(write_folder(folder / "data", {"train": textured(20)}), folder / "out")
+
+
+def test_folds_by_group_tear_no_pair(planted: tuple[AuditReport, list[tables.Score]]) -> None:
+    by_patch, by_group = folds.compare(planted[0], k=4)
+    assert by_patch.pairs == by_group.pairs == len(planted[0].findings.of(*PAIR_ISSUES))
+    assert by_patch.torn > by_group.torn == 0
+    assert by_group.smallest > 50 and 0 < by_group.lowest_share < by_group.highest_share < 1
+
+
+@pytest.mark.parametrize(("arguments", "number"), [((5,), 5), ((5, 4, 20), 405), ((3, 2, 10), 63)])
+def test_number_of_trainings(arguments: tuple[int, ...], number: int) -> None:
+    assert folds.trainings(*arguments) == number
+
+
+def test_tables_agree_with_the_findings(planted: tuple[AuditReport, list[tables.Score]]) -> None:
+    report, results = planted
+    broken = tables.broken(report)
+    assert broken["patches"].sum() == len(
+        report.findings.of("black", "white", "constant", "nan", "out_of_range", "trigger")
+    )
+    pairs = tables.pairs(report)
+    assert (pairs["within a split"] + pairs["across splits"] == pairs["pairs"]).all()
+    assert pairs["pairs"].sum() == len(report.findings.of(*PAIR_ISSUES))
+    splits = tables.splits(report)
+    assert splits["n"].tolist() == [200, 60] and splits["slides"].isna().all()
+    assert (splits["low"] < splits["share positive"]).all() and (splits["share positive"] < splits["high"]).all()
+    assert tables.storage(report)["bytes/value"].tolist() == [s.bytes_per_value for s in report.storage]
+    assert tables.scores(results)["recall"].min() >= 0.8
+    assert len(tables.shifts(report)) == 1
+
+
+def test_a_trigger_is_in_one_class_only(planted: tuple[AuditReport, list[tables.Score]]) -> None:
+    rows = tables.broken(planted[0]).query("issue == 'trigger'")
+    assert len(rows) and rows["of normal"].str.startswith("0 of").all()
+    assert (rows["follows label: p"] == "< 0.001").all()
+
+
+@pytest.mark.parametrize("p", [(None, "not tested"), (0.0004, "< 0.001"), (0.25, "0.250")])
+def test_p_values_as_text(p: tuple[float | None, str]) -> None:
+    assert tables.p_text(p[0]) == p[1]
+
+
+def test_every_finding_can_be_drawn(planted: tuple[AuditReport, list[tables.Score]]) -> None:
+    report, _ = planted
+    drawn = [
+        figures.contact_sheet(report, ("black", "nan", "trigger"), per_issue=3),
+        figures.pair_sheet(report, PAIR_ISSUES, per_issue=2),
+        figures.broken_map(report),
+        figures.trigger_sheet(report, per_trigger=2),
+    ]
+    texts = [text.get_text() for axes in drawn[1].axes for text in axes.texts]
+    assert any(text.startswith("overlap: shift") for text in texts)
+    assert "exact: the same bytes" in texts
+    assert len(drawn[0].axes) == 9
+    outlined = sum(len(axes.patches) for axes in drawn[1].axes)
+    assert outlined == 4  # both sides of both pairs that share pixels
+    for figure in drawn:
+        plt.close(figure)
+
+
+@pytest.mark.parametrize("name", ["contact_sheet", "pair_sheet"])
+def test_nothing_found_is_nothing_to_draw(name: str, clean: AuditReport) -> None:
+    with pytest.raises(ValueError, match=r"exact.* to show"):
+        getattr(figures, name)(clean, ("exact_duplicate",))
+
+
+def test_clean_data_have_no_map_and_no_trigger(clean: AuditReport) -> None:
+    with pytest.raises(ValueError, match="no NaN or out-of-range values"):
+        figures.broken_map(clean)
+    with pytest.raises(ValueError, match="no trigger"):
+        figures.trigger_sheet(clean)
