@@ -102,8 +102,8 @@ def bench(
     for name in precisions:
         if name not in DTYPES:
             raise ConfigError(f"unknown precision '{name}'{did_you_mean(name, DTYPES)}")
-    out = storage.make_folder(Path(out))
     split = _labelled_split(data_dir)
+    out = storage.make_folder(Path(out))
     budget = FAST if fast else FULL
     sizes = tuple(batch_sizes or (FAST_BATCH_SIZES if fast else BATCH_SIZES))
     rows: list[Row] = []
