@@ -23,12 +23,11 @@ def test_patches_of_one_slide_are_one_group() -> None:
 
 def test_pairs_extend_to_exact_copies() -> None:
     digest = np.array([b"a", b"b", b"a", b"c"])
-    unique = np.array([True, True, False, True])
-    pairs, scores = findings.with_copies(np.array([[0, 1], [1, 3]]), np.array([0.9, 0.8]), digest, unique)
-    assert sorted(zip(map(tuple, pairs.tolist()), scores.tolist(), strict=True)) == [
-        ((0, 1), 0.9),
-        ((1, 2), 0.9),
-        ((1, 3), 0.8),
+    pairs, row, order = findings.with_copies(np.array([[0, 1], [1, 3]]), digest)
+    assert sorted(zip(map(tuple, pairs.tolist()), row.tolist(), order.tolist(), strict=True)) == [
+        ((0, 1), 0, 1),
+        ((1, 2), 0, -1),
+        ((1, 3), 1, 1),
     ]
 
 

@@ -67,3 +67,13 @@ def test_three_in_a_row_are_two_steps_and_one_double_step() -> None:
 
 def test_nothing_to_compare() -> None:
     assert len(search(np.zeros((1, 96, 96, 3), np.uint8)).pairs) == 0
+
+
+def test_a_copy_of_a_neighbour_shares_the_pixels_too() -> None:
+    slide = canvas(96, 160, seed=4)
+    left, right = slide[:, :96], slide[:, 32:128]
+    found = search(np.stack([left, right]))
+    more = found.with_copies(np.array([b"l", b"r", b"l"]))
+    assert more.pairs.tolist() == [[0, 1], [1, 2]]
+    assert more.dx.tolist() == [32, -32]
+    assert more.shared.tolist() == [2 / 3, 2 / 3]

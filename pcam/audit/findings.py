@@ -100,32 +100,35 @@ def collect(parts: Sequence[tuple[str, NDArray[np.int64], NDArray[np.float64]]])
 
 
 def with_copies(
-    pairs: NDArray[np.int64], scores: NDArray[np.float64], digest: NDArray[np.bytes_], chosen: NDArray[np.bool_]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Extend pairs of representatives to the exact copies of either.
+    pairs: NDArray[np.int64], digest: NDArray[np.bytes_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Extend pairs of patches that stand for their exact copies to those copies.
 
     Args:
-        pairs: int64 (P, 2) of patches that stand for their copies.
-        scores: (P,).
+        pairs: int64 (P, 2) with first < second.
         digest: (N,) hash of every patch.
-        chosen: bool (N,), the representatives.
+
+    Returns:
+        pairs (Q, 2) with first < second; the row (Q,) of the pair that each comes from; and 1 or -1 (Q,), whether it
+        is in that order or the copies are the other way round.
     """
     _, inverse, counts = np.unique(digest, return_inverse=True, return_counts=True)
     copied = counts[inverse] > 1
-    affected = copied[pairs].any(axis=1) if len(pairs) else np.zeros(0, dtype=bool)
-    if not affected.any():
-        return pairs, scores
+    affected = copied[pairs].any(axis=1)
+    plain = np.flatnonzero(~affected)
     members: dict[int, list[int]] = {}
     for patch in np.flatnonzero(copied).tolist():
         members.setdefault(int(inverse[patch]), []).append(patch)
-    more, more_scores = [], []
-    for (a, b), score in zip(pairs[affected].tolist(), scores[affected].tolist(), strict=True):
-        sets = [members.get(int(inverse[p]), [p])[:_MOST_COPIES] for p in (a, b)]
-        for first, second in product(*sets):
-            more.append(sorted((first, second)))
-            more_scores.append(score)
-    rest = ~affected
-    return np.concatenate([pairs[rest], np.array(more, np.int64)]), np.concatenate([scores[rest], more_scores])
+    more: list[tuple[int, int, int, int]] = []
+    for row in np.flatnonzero(affected).tolist():
+        sets = [members.get(int(inverse[p]), [p])[:_MOST_COPIES] for p in pairs[row].tolist()]
+        more += [(a, b, row, 1) if a < b else (b, a, row, -1) for a, b in product(*sets)]
+    extra = np.array(more, np.int64).reshape(-1, 4)
+    return (
+        np.concatenate([pairs[plain], extra[:, :2]]),
+        np.concatenate([plain, extra[:, 2]]),
+        np.concatenate([np.ones(len(plain), np.int64), extra[:, 3]]),
+    )
 
 
 def without(pairs: NDArray[np.int64], *listed: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 SIZE = 10  # coefficients per axis that are compared
 _AMPLITUDES = 6  # per axis, for the search; more are noisier after strong JPEG compression
-_RADIUS = 1.0  # in units of the amplitudes' spread
+_RADIUS = 1.3  # in units of the amplitudes' spread
 _NEIGHBOURS = 9  # the patch itself and eight others: a cluster stays connected, and cannot flood the list
 CORRELATION = 0.96
 _MIN_CONTRAST = 1.0  # grey levels of low-frequency contrast; below it a patch is blank

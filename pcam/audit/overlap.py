@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcam.audit.anchors import WINDOW, Anchors
+from pcam.audit.findings import with_copies
 
 _SIDE = 96
 _MIN_ANCHORS = 2
@@ -46,6 +47,11 @@ class Overlaps:
     def take(self, keep: NDArray[np.generic]) -> Overlaps:
         """The pairs that a mask or positions select."""
         return Overlaps(self.pairs[keep], self.dy[keep], self.dx[keep], self.agreement[keep])
+
+    def with_copies(self, digest: NDArray[np.bytes_]) -> Overlaps:
+        """The same pairs and those of the exact copies of either patch; `digest` (N,) is the hash of every patch."""
+        pairs, row, order = with_copies(self.pairs, digest)
+        return Overlaps(pairs, self.dy[row] * order, self.dx[row] * order, self.agreement[row])
 
 
 def find(anchors: Anchors, n: int) -> Overlaps:

@@ -59,6 +59,7 @@ _PAIRED = ("exact", "symmetric", "jpeg", "noise", "restained", "overlap")
 _SIDE = PATCH_SHAPE[0]
 _FARTHEST = 64  # pixels: a 32×32 corner remains in common
 _TRIGGER_SIDE = 4
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True)
@@ -156,9 +157,9 @@ def plant(
 def score(report: AuditReport, truth: list[Planted]) -> list[Score]:
     """Compare an audit with the truth.
 
-    A listed row is right if it was planted or is a fact that needs no truth (pairs that share pixels do so exactly;
-    the audit checks that itself), so native shared pixels do not count against it. Label suspects are a ranking and
-    are left out; see `first_places`.
+    A listed row is right if it was planted. A pair that shares pixels may also be native to the source: it is right if
+    at least half of the pixels in the common region are equal, which is looked up in the patches. Label suspects are a
+    ranking and are left out; see `first_places`.
     """
     names = {split.name: number for number, split in enumerate(report.scan.splits)}
     start = np.concatenate([[0], np.cumsum([len(split) for split in report.scan.splits])])
@@ -172,7 +173,9 @@ def score(report: AuditReport, truth: list[Planted]) -> list[Score]:
             key = tuple(sorted(numbers if len(numbers) == 2 else [*numbers, -1]))
             known |= {key} if row.issue == ISSUE_OF[defect] else set()
             wanted |= {key} if row.defect == defect else set()
-        right = listed if defect == "overlap" else listed & known
+        right = listed & known
+        if defect == "overlap":
+            right |= {pair for pair in listed - known if _equal_share(report, *pair) >= _MOSTLY}
         results.append(Score(defect, len(wanted), len(wanted & listed), len(listed), len(right)))
     return results
 
@@ -190,6 +193,18 @@ def first_places(report: AuditReport, truth: list[Planted], times: float = 2.0) 
     ranking = rows.patch[np.argsort(-rows.score, kind="stable")][: round(times * len(wrong))]
     found = {(report.scan.name(patch), int(report.scan.index[patch])) for patch in ranking.tolist()}
     return len(wrong & found) / len(wrong), len(wrong)
+
+
+def _equal_share(report: AuditReport, first: int, second: int) -> float:
+    """Share of equal pixels in the region that two patches have in common at the shift that the audit reports."""
+    row = np.flatnonzero((report.overlaps.pairs == (first, second)).all(axis=1))
+    if not len(row):
+        return 0.0
+    dy, dx = int(report.overlaps.dy[row[0]]), int(report.overlaps.dx[row[0]])
+    (y, x), height, width = (max(0, dy), max(0, dx)), _SIDE - abs(dy), _SIDE - abs(dx)
+    one, other = report.scan.read([first, second])
+    same = one[y : y + height, x : x + width] == other[y - dy : y - dy + height, x - dx : x - dx + width]
+    return float(same.all(axis=2).mean())
 
 
 def _take(

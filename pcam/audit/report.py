@@ -116,8 +116,10 @@ def audit(
     new = without(close, symmetric, shared_pixels.pairs, edited.pairs)
     close = np.concatenate([close[new], edited.pairs])
     closeness = np.concatenate([correlation[new], edited.agreement])
-    close, closeness = with_copies(close, closeness, digest, unique)
-    overlapping, share = with_copies(shared_pixels.pairs, shared_pixels.shared, digest, unique)
+    close, row, _ = with_copies(close, digest)
+    closeness = closeness[row]
+    shared_pixels = shared_pixels.with_copies(digest)
+    overlapping, share = shared_pixels.pairs, shared_pixels.shared
     slide_pairs, slide_share = slides.shared(patches)
 
     linked = groups(len(patches), exact, symmetric, close, overlapping)
