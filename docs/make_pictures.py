@@ -51,11 +51,11 @@ def view(book: Path, target: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as browsers:
         browser = browsers.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(viewport={"width": 1280, "height": 860}, color_scheme="light")
+        page = browser.new_page(viewport={"width": 1360, "height": 1500}, color_scheme="light")
         page.goto((book / "index.html").resolve().as_uri())
         picture = Image.open(io.BytesIO(page.screenshot()))
         browser.close()
-    picture.convert("RGB").quantize(200, dither=Image.Dither.NONE).save(target, optimize=True)
+    picture.convert("RGB").quantize(160, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 if __name__ == "__main__":

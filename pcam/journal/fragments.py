@@ -86,7 +86,7 @@ def _chapter_values(question: Question, chapter: Evidence) -> str:
     rows = ["| name | value | n | 95 % interval | split | runs |", "|---|---|---|---|---|---|"]
     for value in chapter.values.values():
         interval = f"{format_number(value.low)} to {format_number(value.high)}" if value.low is not None else ""
-        cited = "<br>".join(f"`{run[:_SHORT]}`" for run in value.runs)
+        cited = " ".join(f"`{run[:_SHORT]}`" for run in dict.fromkeys(value.runs))
         cells = (f"`{value.name}`", f"{value}", f"{value:n}" if value.n else "", interval, value.split or "", cited)
         rows.append(f"| {' | '.join(' '.join(cell.split()).replace('|', '&#124;') for cell in cells)} |")
     stands_on = f"{chapter.data_kind.capitalize()} data, fingerprints {prints}; {commit}{changed}; on "
