@@ -74,7 +74,7 @@ def test_conda_installs_the_same_pins() -> None:
     environment = _yaml("environment.yml")
     python, pip = environment["dependencies"][0], environment["dependencies"][-1]["pip"]
     assert python == "python=3.11"
-    assert pip == ["-c constraints.txt", "-e .[dev]"]
+    assert pip == ["-c constraints.txt", "-e .[dev,slurm]"]
 
 
 def test_hooks_are_pinned_as_everything_else(pins: dict[str, str]) -> None:
