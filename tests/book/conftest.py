@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from pcam.journal.stage import run_jupyter_book
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,11 +18,7 @@ def html(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if named := os.environ.get("PCAM_BOOK"):
         return Path(named).resolve()
     out = tmp_path_factory.mktemp("published")
-    command = [sys.executable, "-m", "jupyter_book", "build", str(ROOT / "book"), "--path-output", str(out)]
-    done = subprocess.run([*command, "-W", "--keep-going"], capture_output=True, text=True, check=False)
-    warnings = [line for line in (done.stdout + done.stderr).splitlines() if "WARNING" in line or "ERROR" in line]
-    assert done.returncode == 0, "\n".join(warnings) or done.stderr[-2000:]
-    return out / "_build" / "html"
+    return run_jupyter_book(ROOT / "book", out, out / "build.log")
 
 
 @pytest.fixture(scope="session")
