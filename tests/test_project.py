@@ -109,6 +109,14 @@ def test_the_workflow_calls_targets_that_make_has() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
+def test_the_workflow_publishes_what_make_book_builds() -> None:
+    # Jupyter Book builds beside the _config.yml that it finds: in the project's folder, not in book/.
+    steps = _yaml(".github/workflows/ci.yml")["jobs"]["book"]["steps"]
+    (upload,) = [step for step in steps if step.get("uses", "").startswith("actions/upload-pages-artifact@")]
+    assert upload["with"]["path"] == "_build/html"
+    assert (ROOT / "_config.yml").is_file() and not (ROOT / "book" / "_config.yml").exists()
+
+
 def test_ci_is_a_sound_script() -> None:
     done = subprocess.run(["bash", "-n", ROOT / ".ci" / "run"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
