@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from pcam.training.gradients import Spike, epoch_means
 from pcam.training.runs import Run
@@ -32,6 +33,7 @@ def gradient_norms(runs: Sequence[Run], spikes: Sequence[Sequence[Spike]] = ()) 
     for found, colour in zip(spikes, COLOURS, strict=False):
         axes.plot([s.step for s in found], [s.norm for s in found], "o", mfc="none", ms=9, mec=colour)
     axes.set(yscale="log", xlabel="optimiser step", ylabel="global gradient norm (log scale)")
+    axes.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))  # more labels would overlap
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter("{x:g}")
     axes.legend(title="thin: each step; thick: epoch mean; rings: spikes", ncols=len(runs), frameon=False)
