@@ -42,6 +42,7 @@ notebooks: journal
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 book: .venv/installed
+	@rm -f _build/html/edition-*.json # what is on show is no journal's edition any more
 	@$(BIN)/jupyter-book build book -W --keep-going
 
 sync: .venv/installed

@@ -216,8 +216,8 @@ chapter.answer(
 
 # %% tags=["nbval-ignore-output"]
 chapter.headline(
-    "{n_equal} of {n_twins} twin runs in fresh processes end in the same bits; determinism costs a factor of "
-    "{cost_ratio} in speed here."
+    "{n_equal} of {n_twins} twin runs in fresh processes end in the same bits; a deterministic step takes "
+    "{cost_ratio} times a free one here."
 )
 
 # %%

@@ -6,6 +6,7 @@ The cost is a multiple of a run's measured time, since each fold trains anew.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,9 +86,13 @@ def trainings(k: int, inner: int = 1, trials: int = 1) -> int:
 
 
 def run_seconds(runs: Sequence[Run]) -> SeedSummary:
-    """Return mean and interval of the time that runs took, from their own records.
+    """Return the geometric mean of the seconds that runs took, with its interval, from their own records.
+
+    Times are positive and spread by factors: the t interval is taken over their logarithms, or a few uneven runs
+    would give it a negative end.
 
     Raises:
         DataError: fewer than two runs.
     """
-    return t_interval([sum(row["seconds"] for row in run.epochs) for run in runs])
+    logs = t_interval([math.log(sum(row["seconds"] for row in run.epochs)) for run in runs])
+    return SeedSummary(math.exp(logs.mean), math.exp(logs.sd), math.exp(logs.low), math.exp(logs.high), logs.n)

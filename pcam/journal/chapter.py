@@ -220,7 +220,8 @@ class Chapter:
         if not self.evidence.headline:
             raise JournalError(f"{self.question.name}: the one-line answer is missing; call chapter.headline(…)")
         self.evidence.save(self.work / "evidence" / f"{self.question.name}.json")
-        print(f"{len(self.evidence.values)} values from {len(self.evidence.runs)} runs are kept as evidence.")
+        values, runs = len(self.evidence.values), len(self.evidence.runs)
+        print(f"Kept as evidence: {values} values from {runs} {'run' if runs == 1 else 'runs'}.")
 
 
 def open_chapter(name: str, data_dir: str = "", work_dir: str = "") -> Chapter:
