@@ -193,10 +193,15 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except PcamError as error:
         print(f"pcam: error: {error}", file=sys.stderr)
         code = error.exit_code
-    except KeyboardInterrupt:
-        print("pcam: interrupted", file=sys.stderr)
-        code = 130
     except BrokenPipeError:  # such as `pcam … | head`: the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:  # a disk, a permission or a damaged file that nothing nearer could name better
+        where = error.filename or "a file that was read or written"
+        mend = "check the disk with 'pcam doctor', the data with 'pcam data verify'"
+        print(f"pcam: error: {where}: {error.strerror or error}; {mend}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("pcam: interrupted", file=sys.stderr)
+        code = 130
     sys.exit(code)

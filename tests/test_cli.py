@@ -69,6 +69,27 @@ def test_a_mistake_is_one_line_and_exit_2(words: list[str], message: str, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "x.h5"), "x.h5: Permission denied"),
+        (OSError("Can't synchronously read data"), "a file that was read or written: Can't synchronously read data"),
+    ],
+)
+def test_an_error_of_the_system_is_one_line(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(directory: str) -> None:
+        raise error
+
+    monkeypatch.setattr("pcam.data.manifest.verify", fail)
+    with pytest.raises(SystemExit) as end:
+        main(["data", "verify", "x"])
+    assert end.value.code == 2
+    shown = capsys.readouterr().err
+    assert said in shown and len(shown.strip().splitlines()) == 1
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--version"])
