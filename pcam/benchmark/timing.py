@@ -32,7 +32,7 @@ class Budget:
 
 
 FAST = Budget(seconds=0.03, warmup=1, least=1)
-FULL = Budget(seconds=1.0, repeats=5, warmup=5, least=5)
+FULL = Budget(seconds=0.3, repeats=5, warmup=2, least=2)
 
 
 @dataclass(frozen=True, eq=False)
