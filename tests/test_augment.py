@@ -62,6 +62,14 @@ def test_same_generator_same_change_other_step_other_change(patches: torch.Tenso
     assert not torch.equal(first, later)
 
 
+def test_shares_of_a_batch_are_changed_as_the_whole_is(patches: torch.Tensor) -> None:
+    config = AugmentConfig(flip=True, rotate=True, color=0.3)
+    whole = augment(patches, config, augment_generator(5, 2, 7))
+    for first, last in ((0, 5), (5, 6), (6, 16)):
+        share = augment(patches[first:last], config, augment_generator(5, 2, 7), batch_size=16, first=first)
+        torch.testing.assert_close(share, whole[first:last], atol=1e-4, rtol=0)
+
+
 def test_switching_colour_off_leaves_the_symmetries(patches: torch.Tensor) -> None:
     grey = patches[..., :1].expand(-1, -1, -1, 3).contiguous()
     plain = augment(grey, AugmentConfig(flip=True, rotate=True), augment_generator(0, 0, 0))

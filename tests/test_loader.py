@@ -96,6 +96,19 @@ def test_an_epoch_goes_on_from_any_batch(split: Split, start: int) -> None:
     assert len(loader) == len(whole) == 5
 
 
+@pytest.mark.parametrize("world", [1, 2, 3, 11])
+@pytest.mark.parametrize("resident", [True, False])
+def test_ranks_share_each_batch_of_one_process(split: Split, world: int, resident: bool) -> None:
+    loaders = [Loader(split, 10, rank=rank, world=world, resident=resident) for rank in range(world)]
+    whole = list(Loader(split, 10).epoch(0, 1, start=1))
+    for loader in loaders:
+        assert len(loader) == 5
+        assert len(loader.labels) == 48
+    for batch, *shares in zip(whole, *(loader.epoch(0, 1, start=1) for loader in loaders), strict=True):
+        for a, b in zip(gathered([batch]), gathered(shares), strict=True):
+            assert np.array_equal(a, b)
+
+
 def test_reading_leaves_the_global_generators_alone(split: Split) -> None:
     before = torch.get_rng_state()
     for workers in (0, 1):

@@ -15,21 +15,31 @@ from pcam.config import AugmentConfig
 _LUMA = (0.299, 0.587, 0.114)  # weights of R, G, B in brightness, ITU-R BT.601
 
 
-def augment(patches: torch.Tensor, config: AugmentConfig, generator: torch.Generator) -> torch.Tensor:
-    """Return a changed copy of a batch, in the form that a model takes.
+def augment(
+    patches: torch.Tensor,
+    config: AugmentConfig,
+    generator: torch.Generator,
+    *,
+    batch_size: int | None = None,
+    first: int = 0,
+) -> torch.Tensor:
+    """Return a changed copy of a batch, or of a process's share of one, in the form that a model takes.
 
     Args:
         patches: uint8 (B, H, H, 3), RGB.
         config: which changes, and how strong.
         generator: a CPU generator; the numbers drawn from it do not depend on which changes are on.
+        batch_size: of the whole batch, where these patches are a share of it; None: they are all of it.
+        first: which row of the whole batch the first of these patches is. Processes that share a batch change
+            each patch as one process with all of it would.
 
     Returns:
         float32 (B, 3, H, H) in 0..255, in channels-last memory order.
     """
-    n = len(patches)
+    n, rows = batch_size or len(patches), slice(first, first + len(patches))
     # Drawn always and together, so that switching one change off leaves the others as they were.
-    symmetry = torch.randint(8, (n,), generator=generator)
-    jitter = torch.rand(n, 3, generator=generator) * 2 - 1
+    symmetry = torch.randint(8, (n,), generator=generator)[rows]
+    jitter = torch.rand(n, 3, generator=generator)[rows] * 2 - 1
     if not config.rotate:
         symmetry = symmetry - symmetry % 4
     if not config.flip:

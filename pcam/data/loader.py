@@ -59,6 +59,14 @@ def augment_generator(seed: int, epoch: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
+def rank_rows(n: int, rank: int, world: int) -> slice:
+    """Return which rows of a batch of `n` patches belong to one of `world` processes that share it.
+
+    Runs of neighbours whose lengths differ by at most one; with fewer patches than processes some are empty.
+    """
+    return slice(n * rank // world, n * (rank + 1) // world)
+
+
 def _cut(order: Indices, batch_size: int) -> list[Indices]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
@@ -89,6 +97,8 @@ class PatchDataset(Dataset[tuple[torch.Tensor, int, int]]):
 
 
 def _collate(items: list[tuple[torch.Tensor, int, int]]) -> Batch:
+    if not items:  # a rank's share of a batch smaller than the number of ranks
+        return Batch(torch.empty((0, *PATCH_SHAPE), dtype=torch.uint8), *torch.empty((2, 0), dtype=torch.int64))
     patches, labels, indices = zip(*items, strict=True)
     return Batch(torch.stack(patches), torch.tensor(labels), torch.tensor(indices))
 
@@ -104,6 +114,10 @@ class Loader:
         device: where the batches are wanted.
         resident: hold all patches on the device; None: when there are no workers and they take at most a
             quarter of the memory that is free.
+        rank: which of `world` processes this one is. Each batch is shared: a process is given `rank_rows` of
+            it, which may be none of a last, small batch. The batches of all ranks together are those of one
+            process with the same `batch_size`, and `len`, `labels` and `channel_statistics` are of the whole.
+        world: number of processes that share each batch.
 
     Attributes:
         indices: the patches used, int64 (n,).
@@ -122,6 +136,8 @@ class Loader:
         workers: int = 0,
         device: torch.device | str = "cpu",
         resident: bool | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         if split.labels is None:
             raise DataError(
@@ -130,6 +146,8 @@ class Loader:
         self.split = split
         self.batch_size = batch_size
         self.workers = workers
+        self.rank = rank
+        self.world = world
         self.device = torch.device(device)
         self.indices = np.arange(len(split), dtype=np.int64) if indices is None else indices
         self.labels = split.labels[self.indices]
@@ -185,6 +203,7 @@ class Loader:
         return patches
 
     def _batches(self, positions: list[Indices]) -> Iterator[Batch]:
+        positions = [rows[rank_rows(len(rows), self.rank, self.world)] for rows in positions]
         if self._resident is not None:
             for rows in positions:
                 labels = torch.from_numpy(self.labels[rows].astype(np.int64)).to(self.device)
