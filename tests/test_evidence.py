@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pcam.errors import JournalError
-from pcam.journal.evidence import Evidence, Value, bind, load_evidence, make_value, typed_numbers
+from pcam.journal.evidence import Evidence, Value, bind, load_evidence, make_value, marked, typed_numbers
 
 VALUES = {
     v.name: v
@@ -42,6 +42,33 @@ VALUES = {
 )
 def test_bind(template: str, text: str) -> None:
     assert bind(template, VALUES) == text
+
+
+@pytest.mark.parametrize(
+    ("details", "kind"),
+    [
+        ({"value": 0.5, "n": 3, "runs": ("ab", "cd")}, "pcam-value varies"),
+        ({"value": 0.5, "n": 3, "timed": True}, "pcam-value varies"),
+        ({"value": 384}, "pcam-value"),
+        ({"value": True, "runs": ("ab",)}, "pcam-value"),
+    ],
+)
+def test_a_shown_value_says_whether_another_machine_may_differ(details: dict[str, object], kind: str) -> None:
+    shown = bind("It is {it}.", {"it": Value.model_validate({"name": "it", **details})}, marked)
+    assert shown.startswith(f'It is <span class="{kind}" title="it')
+
+
+def test_a_shown_value_names_its_evidence() -> None:
+    value = make_value("auc", 0.95312, n=1384, low=0.931, high=0.97, split="test", runs=("ab", "cd"))
+    title = 'title="auc · test split · n = 1,384 · runs ab, cd"'
+    text = "0.953 (95 % interval 0.931 to 0.970, n = 1,384)"
+    assert marked(value, "ci") == f'<span class="pcam-value varies" {title}>{text}</span>'
+
+
+def test_within_code_a_value_is_plain_text() -> None:
+    assert bind("run `{patches}` of {same}", VALUES, marked) == (
+        'run `262,144` of <span class="pcam-value" title="same">yes</span>'
+    )
 
 
 @pytest.mark.parametrize(

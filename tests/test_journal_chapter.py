@@ -54,10 +54,11 @@ def test_a_whole_chapter(q4: Chapter, shown: list[Any]) -> None:
     q4.no_evidence("2", "no schedule was compared.")
     q4.headline("Norms stay at {norm}.")
     q4.close()
+    tag = '<span class="pcam-value varies" title="norm · n = 12 · run abc">'
     assert shown[1:] == [
-        "**Answer 1.** The norm is 1.500 (n = 12).",
+        f"**Answer 1.** The norm is {tag}1.500 (n = 12)</span>.",
         "**Answer 2.** No evidence yet: no schedule was compared.",
-        "**In one line.** Norms stay at 1.500.",
+        f"**In one line.** Norms stay at {tag}1.500</span>.",
     ]
     saved = load_evidence(q4.work / "evidence" / "q4_gradients.json")
     assert saved.answers == {"1": "The norm is 1.500 (n = 12)."} and saved.runs == ["abc"]

@@ -102,11 +102,14 @@ def stored(folder: Path, name: str, source: str, text: str) -> None:
     write_notebook(folder / name, nbformat.from_dict(new_notebook(cells=[cell], metadata={"kernelspec": kernel})))
 
 
-def test_nbval_fails_on_a_changed_number_and_only_there(tmp_path: Path) -> None:
+def test_nbval_fails_on_a_changed_number_or_verdict_and_only_there(tmp_path: Path) -> None:
     pytest.importorskip("nbval")
     stored(tmp_path, "same.ipynb", "print(0.953)", "0.953\n")
     stored(tmp_path, "changed.ipynb", "print(0.953)", "0.954\n")
     stored(tmp_path, "slower.ipynb", "print('took 2.5 s')", "took 3.25 s\n")
+    says = '<span class="pcam-value varies" title="auc">{}</span> is above chance: <span class="pcam-value">{}</span>'
+    stored(tmp_path, "varies.ipynb", f"print({says.format(0.953, 'yes')!r})", says.format(0.951, "yes") + "\n")
+    stored(tmp_path, "verdict.ipynb", f"print({says.format(0.953, 'yes')!r})", says.format(0.953, "no") + "\n")
     options = ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", str(ROOT / "tests" / "nbval_sanitize.cfg")]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
     done = subprocess.run(
@@ -118,4 +121,5 @@ def test_nbval_fails_on_a_changed_number_and_only_there(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "changed.ipynb::Cell 0" in done.stdout and "1 failed, 2 passed" in done.stdout
+    assert "changed.ipynb::Cell 0" in done.stdout and "verdict.ipynb::Cell 0" in done.stdout
+    assert "2 failed, 3 passed" in done.stdout

@@ -19,7 +19,7 @@ from IPython.display import Markdown, display
 
 from pcam.data.format import Split, available_splits, open_split
 from pcam.errors import JournalError, did_you_mean
-from pcam.journal.evidence import Evidence, Value, bind, make_value
+from pcam.journal.evidence import Evidence, Value, bind, make_value, marked
 from pcam.journal.plan import Plan, open_plan
 from pcam.journal.questions import QUESTIONS, Question
 from pcam.provenance import git_state, hardware
@@ -116,7 +116,7 @@ class Chapter:
             name: an identifier, unique in the chapter; prose refers to it as `{name}`.
             value: a number, text or truth value; NaN or None is undefined and needs `reason=`.
             runs: the completed runs that it comes from.
-            details: unit, n, n_positive, low, high, method, split, reason; see `Value`.
+            details: unit, n, n_positive, low, high, method, split, timed, reason; see `Value`.
 
         Raises:
             JournalError: the name is taken, n is missing, or a run is not completed.
@@ -140,9 +140,8 @@ class Chapter:
             JournalError: unknown or answered part, a typed number, or a name that is not recorded.
         """
         self._check_part(part)
-        text = bind(template, self.evidence.values)
-        self.evidence.answers[part] = text
-        display(Markdown(f"**Answer {part}.** {text}"))
+        self.evidence.answers[part] = bind(template, self.evidence.values)
+        display(Markdown(f"**Answer {part}.** {bind(template, self.evidence.values, marked)}"))
 
     def no_evidence(self, part: str, reason: str) -> None:
         """Leave a part open, saying why; the cover shows it as open."""
@@ -153,7 +152,7 @@ class Chapter:
     def headline(self, template: str) -> None:
         """State the chapter's answer in one line, for the cover."""
         self.evidence.headline = bind(template, self.evidence.values)
-        display(Markdown(f"**In one line.** {self.evidence.headline}"))
+        display(Markdown(f"**In one line.** {bind(template, self.evidence.values, marked)}"))
 
     def _check_part(self, part: str) -> None:
         if part not in self.question.parts:

@@ -15,7 +15,7 @@ import html
 import math
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Value(BaseModel):
         low, high: the 95 % interval; `method` says how it was made.
         split: the split it is about.
         runs: ids of the completed runs it comes from.
+        timed: whether a clock said it, so that it is another one each time.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -54,6 +55,7 @@ class Value(BaseModel):
     method: str = ""
     split: str | None = None
     runs: tuple[str, ...] = ()
+    timed: bool = False
     reason: str = ""
 
     @model_validator(mode="after")
@@ -67,6 +69,11 @@ class Value(BaseModel):
         if (self.low is None) != (self.high is None) or (self.low is not None and self.n is None):
             raise ValueError("an interval needs both ends and n")
         return self
+
+    @property
+    def varies(self) -> bool:
+        """Whether another machine may say another number: weights and times differ there, verdicts must not."""
+        return self.timed or (bool(self.runs) and not isinstance(self.value, bool))
 
     def __format__(self, style: str) -> str:
         if style == "n":
@@ -172,8 +179,13 @@ def typed_numbers(text: str) -> list[str]:
     return _NUMBER.findall(re.sub(r"\{[^{}]*\}", " ", text))
 
 
-def bind(template: str, values: Mapping[str, Value]) -> str:
+def bind(template: str, values: Mapping[str, Value], show: Callable[[Value, str], str] = format) -> str:
     """Return a template with each `{name}` replaced by the recorded value.
+
+    Args:
+        template: the prose.
+        values: what is recorded, by name.
+        show: how a value is written in a given style; inside `code`, where no markup counts, it is plain text.
 
     Raises:
         JournalError: a number is typed into the template, or a name is not recorded.
@@ -188,8 +200,22 @@ def bind(template: str, values: Mapping[str, Value]) -> str:
             continue
         if name not in values:
             raise JournalError(f"“{template.strip()[:60]}…”: no value '{name}' is recorded{did_you_mean(name, values)}")
-        out.append(format(values[name], style or ""))
+        in_code = "".join(out).count("`") % 2 == 1
+        out.append((format if in_code else show)(values[name], style or ""))
     return "".join(out)
+
+
+def marked(value: Value, style: str) -> str:
+    """Return a value as HTML that says, where a reader points at it, which evidence it is.
+
+    A value that another machine may not repeat is marked as such: the comparison of stored outputs leaves it out.
+    """
+    facts = [value.name]
+    facts += [f"{value.split} split"] if value.split else []
+    facts += [f"n = {value.n:,}"] if value.n is not None else []
+    facts += [f"run{'s' if len(value.runs) > 1 else ''} {', '.join(value.runs)}"] if value.runs else []
+    kind = "pcam-value varies" if value.varies else "pcam-value"
+    return f'<span class="{kind}" title="{html.escape(" · ".join(facts))}">{value:{style}}</span>'
 
 
 def make_value(name: str, value: Any, **details: Any) -> Value:
