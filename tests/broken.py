@@ -28,9 +28,9 @@ REFUSED = {
     "meta_column": r"train_meta\.csv: wsi: no column 'wsi'",
 }
 BAD_VALUES = {
-    "nan": r"train_x\.h5: x: NaN in 1 of 6 patches",
-    "out_of_range": r"train_x\.h5: x: values that are not integers in 0\.\.255 in 1 of 6 patches",
-    "fraction": r"train_x\.h5: x: values that are not integers in 0\.\.255 in 6 of 6 patches",
+    "nan": r"train_x\.h5: x: NaN in 1 of 6 patches, the first at index 4; see which",
+    "out_of_range": r"train_x\.h5: x: values that are not integers in 0\.\.255 in 1 of 6 patches, the first at index 4",
+    "fraction": r"train_x\.h5: x: values that are not integers in 0\.\.255 in 6 of 6 patches, the first at index 0",
     "damaged_chunk": r"train_x\.h5: x: damaged: patches near 0 cannot be read",
 }
 NAMES = (*REFUSED, *BAD_VALUES, "one_class")

@@ -35,11 +35,45 @@ def test_full_check_finds_bad_values(name: str, tmp_path: Path) -> None:
         raise DataError(str(faults[0]))
 
 
-@pytest.mark.parametrize("name", ["nan", "out_of_range", "fraction"])
-def test_bad_values_are_never_read_as_pixels(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nan", r"x: stored as float32 with NaN in 1 of 3 patches, the first at index 4 \(of those read\); find them"),
+        ("out_of_range", r"values that are not integers in 0\.\.255 in 1 of 3 patches, the first at index 4 "),
+        ("fraction", r"values that are not integers in 0\.\.255 in 3 of 3 patches, the first at index 0 "),
+    ],
+)
+def test_bad_values_are_never_read_as_pixels(name: str, message: str, tmp_path: Path) -> None:
     split = open_split(make_broken(name, tmp_path), "train")
-    with pytest.raises(DataError, match=r"not integers in 0\.\.255; find them with 'pcam audit'"):
+    with pytest.raises(DataError, match=message):
+        split.read([4, 2, 0])
+    with pytest.raises(DataError, match=r"(1|6) of 6 patches"):
         split.read(slice(None))
+
+
+@pytest.mark.parametrize("indices", [slice(None), slice(0, 1), [5, 4, 3, 2, 1, 0], [0]], ids=str)
+def test_damage_is_named_whichever_way_it_is_met(indices: slice | list[int], tmp_path: Path) -> None:
+    folder = make_broken("damaged_chunk", tmp_path)
+    path = split_path(folder, "train", "x")
+    content = path.read_bytes()
+    with h5py.File(path) as file:
+        offset, size = file["x"].id.get_chunk_info(0).byte_offset, file["x"].id.get_chunk_info(0).size
+    path.write_bytes(content[:offset] + bytes(size) + content[offset + size :])
+    with pytest.raises(DataError, match=r"train_x\.h5: x: damaged: patches near 0 cannot be read; fetch it again$"):
+        open_split(folder, "train").read_raw(indices)
+
+
+def test_damaged_labels_are_named(tmp_path: Path) -> None:
+    folder = make_broken("one_class", tmp_path)
+    path = split_path(folder, "train", "y")
+    with h5py.File(path, "w") as file:
+        file.create_dataset("y", data=np.zeros((6, 1, 1, 1), np.uint8), chunks=(2, 1, 1, 1), fletcher32=True)
+        offset = file["y"].id.get_chunk_info(0).byte_offset
+    content = bytearray(path.read_bytes())
+    content[offset] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"train_y\.h5: y: damaged: patches near 0 cannot be read; fetch it again"):
+        open_split(folder, "train")
 
 
 def test_one_class_keeps_the_contract(tmp_path: Path) -> None:

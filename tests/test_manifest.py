@@ -6,11 +6,13 @@ import re
 import shutil
 from pathlib import Path
 
+import h5py
 import pytest
 from broken import BAD_VALUES, REFUSED, make_broken
 
-from pcam.data.format import split_path
+from pcam.data.format import split_path, validate
 from pcam.data.manifest import MANIFEST, Entry, add_entry, read_manifest, verify, write_manifest
+from pcam.data.pack import pack
 from pcam.errors import DataError
 
 
@@ -56,8 +58,8 @@ def test_a_broken_manifest_is_a_fault(copy: Path, content: str) -> None:
 def test_every_broken_folder_is_named(tmp_path: Path, name: str) -> None:
     folder = make_broken(name, tmp_path / name)
     if name == "missing":
-        with pytest.raises(DataError, match="no PCam files"):
-            verify(folder)
+        (fault,) = verify(folder)
+        assert re.search(r"train_y\.h5: file: its patches are missing: there is no .*train_x\.h5; fetch it", str(fault))
         return
     faults = [str(fault) for fault in verify(folder)]
     assert any(re.search({**REFUSED, **BAD_VALUES}[name], fault) for fault in faults), faults
@@ -72,8 +74,26 @@ def test_labels_without_their_patches_are_a_fault(copy: Path) -> None:
     split_path(copy, "test", "x").unlink()
     (copy / MANIFEST).unlink()
     assert [(Path(fault.file).name, fault.problem) for fault in verify(copy)] == [
-        ("camelyonpatch_level_2_split_test_x.h5", "missing")
+        (
+            f"camelyonpatch_level_2_split_test_{end}",
+            f"its patches are missing: there is no {split_path('', 'test', 'x')}",
+        )
+        for end in ("y.h5", "meta.csv")
     ]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_one_flipped_bit_of_a_pixel_is_found(copy: Path, tmp_path: Path, packed: bool) -> None:
+    folder = pack(copy, tmp_path / "packed", progress=False).directory if packed else copy
+    path = split_path(folder, "train", "x")
+    with h5py.File(path) as file:
+        offset = file["x"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[offset + 7 * 27648 + 5] ^= 16
+    path.write_bytes(content)
+    assert validate(folder, "train") == []
+    (fault,) = verify(folder)
+    assert str(fault) == f"{path}: sha256: differs from the manifest; write or copy it again"
 
 
 def test_entries_are_added_one_by_one(tmp_path: Path) -> None:

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 
 from pcam.audit import anchors, near, symmetry
 from pcam.audit.appearance import appearance_features, luminance, planes
-from pcam.data.format import PATCH_SHAPE, Split, open_split, split_path
-from pcam.errors import DataError
+from pcam.data.format import PATCH_SHAPE, Split, open_split
 
 _BLOCK = 128  # patches: 3.5 MB of pixels; the intermediate arrays of a block then stay near the caches
 _THREADS = 2
@@ -145,11 +144,7 @@ def scan(directory: Path | str, splits: Sequence[str]) -> Scan:
 
 
 def _block(split: Split, start: int) -> tuple[Facts, anchors.Anchors]:
-    try:
-        raw = split.read_raw(slice(start, start + _BLOCK))
-    except OSError as error:
-        path = split_path(split.directory, split.name, "x")
-        raise DataError(f"{path}: x: damaged: patches near {start} cannot be read; fetch it again") from error
+    raw = split.read_raw(slice(start, start + _BLOCK))
     patches = as_bytes(raw)
     nan, outside, fractional = _broken_values(raw)
     rows = patches.reshape(len(patches), -1)

@@ -15,7 +15,6 @@ import csv
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from pcam.data.hdf5 import Fault, check_array, damaged, open_h5, reading
+from pcam.data.values import misfits, unfit
 from pcam.errors import DataError, did_you_mean
 
 SPLITS = ("train", "valid", "test")
@@ -31,19 +32,6 @@ PATCH_SHAPE = (96, 96, 3)
 SAMPLE_MARKER = "sample.json"
 _PREFIX = "camelyonpatch_level_2_split"
 _BLOCK = 512  # patches read at a time where a whole split is walked: 14 MB
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One way in which a file breaks the contract: `file`, the `field` in it, the `problem` and its `mend`."""
-
-    file: str
-    field: str
-    problem: str
-    mend: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.field}: {self.problem}; {self.mend}"
 
 
 def split_path(directory: Path | str, split: str, part: str) -> Path:
@@ -98,6 +86,10 @@ class Split:
         return {"directory": self.directory, "name": self.name, "_handle": None, "_pid": -1}
 
     @property
+    def _path(self) -> Path:
+        return split_path(self.directory, self.name, "x")
+
+    @property
     def n(self) -> int:
         """The number of patches."""
         return len(self)
@@ -107,7 +99,7 @@ class Split:
         """The stored patches as an open HDF5 dataset (N, 96, 96, 3)."""
         # HDF5 handles do not survive a fork: each process opens its own.
         if self._handle is None or self._pid != os.getpid():
-            self._handle, self._pid = _open_h5(split_path(self.directory, self.name, "x")), os.getpid()
+            self._handle, self._pid = open_h5(self._path, "x"), os.getpid()
         return self._handle["x"]
 
     @cached_property
@@ -116,7 +108,7 @@ class Split:
         path = split_path(self.directory, self.name, "y")
         if not path.exists():
             return None
-        with _open_h5(path) as file:
+        with open_h5(path, "y") as file, reading(path, "y"):
             return np.asarray(file["y"][:], dtype=np.uint8).reshape(-1)
 
     @cached_property
@@ -142,21 +134,30 @@ class Split:
         return _csv_column(split_path(self.directory, self.name, "ids"), "overlap_group", len(self))
 
     def read_raw(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> NDArray[Any]:
-        """Return the patches (B, 96, 96, 3) in the stored dtype, in the order asked; an index may repeat."""
+        """Return the patches (B, 96, 96, 3) in the stored dtype, in the order asked; an index may repeat.
+
+        Raises:
+            DataError: a part of the file is damaged.
+        """
+        x = self.x
         if isinstance(indices, slice):
-            return np.asarray(self.x[indices])
+            with reading(self._path, "x", indices.indices(len(x))[0]):
+                return np.asarray(x[indices])
         wanted = np.asarray(indices, dtype=np.int64)
-        out = np.empty((len(wanted), *PATCH_SHAPE), dtype=self.x.dtype)
+        out = np.empty((len(wanted), *PATCH_SHAPE), dtype=x.dtype)
         # A loop in file order: h5py's fancy indexing is up to a hundred times slower.
-        for place in np.argsort(wanted, kind="stable"):
-            self.x.read_direct(out, np.s_[wanted[place]], np.s_[place])
+        try:
+            for place in np.argsort(wanted, kind="stable"):
+                x.read_direct(out, np.s_[wanted[place]], np.s_[place])
+        except OSError as error:
+            raise DataError(str(damaged(self._path, "x", int(wanted[place])))) from error
         return out
 
     def read(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> NDArray[np.uint8]:
         """Return patches uint8 (B, 96, 96, 3), in the order asked.
 
         Raises:
-            DataError: a value stored as a float is not an integer in 0..255.
+            DataError: a value is NaN or not an integer in 0..255, or a part of the file is damaged.
         """
         raw = self.read_raw(indices)
         if raw.dtype == np.uint8:
@@ -164,9 +165,9 @@ class Split:
         with np.errstate(invalid="ignore"):
             patches = raw.astype(np.uint8)
         if not np.array_equal(patches, raw):
+            problems = " and ".join(misfits(*unfit(raw), np.arange(len(self))[indices]))
             raise DataError(
-                f"{split_path(self.directory, self.name, 'x')}: x: stored as {raw.dtype} with values that are not "
-                "integers in 0..255; find them with 'pcam audit'"
+                f"{self._path}: x: stored as {raw.dtype} with {problems} (of those read); find them with 'pcam audit'"
             )
         return patches
 
@@ -216,11 +217,11 @@ def validate(directory: Path | str, split: str, *, values: bool = True) -> list[
         raise DataError(f"{folder}: no such data folder; make one with 'pcam data sample {folder}'")
     faults: list[Fault] = []
     x_path, y_path = split_path(folder, split, "x"), split_path(folder, split, "y")
-    n = _check_array(x_path, "x", PATCH_SHAPE, faults)
+    n = check_array(x_path, "x", PATCH_SHAPE, faults)
     if n is not None and values:
         _check_pixels(Split(folder, split), x_path, faults)
     if y_path.exists():
-        n_labels = _check_array(y_path, "y", (1, 1, 1), faults)
+        n_labels = check_array(y_path, "y", (1, 1, 1), faults)
         if n_labels is not None:
             _check_labels(y_path, n, n_labels, faults)
     for part, column in (("meta", "wsi"), ("ids", "overlap_group")):
@@ -233,85 +234,30 @@ def validate(directory: Path | str, split: str, *, values: bool = True) -> list[
     return faults
 
 
-def _open_h5(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: file: missing; fetch it with 'pcam data fetch {path.parent}'") from error
-    except OSError as error:
-        raise DataError(f"{path}: file: {_unreadable(path, error)}; fetch it again") from error
-
-
-def _unreadable(path: Path, error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "permission denied"
-    if "truncated" in str(error):
-        return "truncated"
-    return "not an HDF5 file" if path.is_file() else "not a file"
-
-
-def _check_array(path: Path, key: str, item: tuple[int, ...], faults: list[Fault]) -> int | None:
-    """Check one HDF5 file's key, dtype and shape; return N, or None when it cannot be used."""
-    try:
-        file = _open_h5(path)
-    except DataError as error:
-        _, field, problem = str(error).partition(": file: ")
-        problem, _, mend = problem.partition("; ")
-        faults.append(Fault(str(path), "file", problem, mend) if field else Fault(str(path), "file", str(error), ""))
-        return None
-    with file:
-        array = file.get(key)
-        if not isinstance(array, h5py.Dataset):
-            found = ", ".join(sorted(file)) or "nothing"
-            faults.append(Fault(str(path), key, f"no dataset '{key}' in it (found {found})", f"rename it to '{key}'"))
-            return None
-        if array.ndim != 1 + len(item) or array.shape[1:] != item:
-            expected = "(N, " + ", ".join(map(str, item)) + ")"
-            faults.append(Fault(str(path), key, f"shape {array.shape} is not {expected}", "store it in that shape"))
-            return None
-        if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
-            faults.append(Fault(str(path), key, f"dtype {array.dtype} is not uint8", "store it as uint8"))
-            return None
-        if array.shape[0] == 0:
-            faults.append(Fault(str(path), key, "the split is empty", "give it at least one patch"))
-            return None
-        try:
-            array[array.shape[0] - 1]  # a file cut after its header opens, and fails only here
-        except OSError:
-            faults.append(Fault(str(path), key, "truncated: its last patch cannot be read", "fetch it again"))
-            return None
-        return int(array.shape[0])
-
-
 def _check_pixels(split: Split, path: Path, faults: list[Fault]) -> None:
-    nan = outside = 0
+    nan, other = np.zeros((2, len(split)), dtype=bool)
     try:
         for start in range(0, len(split), _BLOCK):
-            raw = split.read_raw(slice(start, start + _BLOCK))
-            if raw.dtype == np.uint8:
-                # Nothing to look at in the values, but reading them finds damaged compressed chunks.
-                continue
-            bad_nan = np.isnan(raw).reshape(len(raw), -1).any(axis=1)
-            with np.errstate(invalid="ignore"):
-                integral = (raw.astype(np.uint8) == raw).reshape(len(raw), -1).all(axis=1)
-            nan += int(bad_nan.sum())
-            outside += int((~integral & ~bad_nan).sum())
-    except OSError as error:
-        faults.append(
-            Fault(str(path), "x", f"damaged: patches near {start} cannot be read ({error})", "fetch it again")
-        )
+            # Nothing to look at in the values of uint8, but reading them finds damaged compressed chunks.
+            block = slice(start, start + _BLOCK)
+            nan[block], other[block] = unfit(split.read_raw(block))
+    except DataError:
+        faults.append(damaged(path, "x", start))
         return
-    for count, problem in ((nan, "NaN"), (outside, "values that are not integers in 0..255")):
-        if count:
-            text = f"{problem} in {count} of {len(split)} patches"
-            faults.append(Fault(str(path), "x", text, "see which with 'pcam audit' and leave them out"))
+    faults += [
+        Fault(str(path), "x", text, "see which with 'pcam audit' and leave them out") for text in misfits(nan, other)
+    ]
 
 
 def _check_labels(path: Path, n: int | None, n_labels: int, faults: list[Fault]) -> None:
     if n is not None and n != n_labels:
         faults.append(Fault(str(path), "y", f"{n_labels} labels for {n} patches", "fetch x and y of the same copy"))
-    with _open_h5(path) as file:
-        found = np.unique(file["y"][:])
+    try:
+        with open_h5(path, "y") as file, reading(path, "y"):
+            found = np.unique(file["y"][:])
+    except DataError:
+        faults.append(damaged(path, "y", 0))
+        return
     if not np.isin(found, (0, 1)).all():
         wrong = found[~np.isin(found, (0, 1))][0]
         faults.append(Fault(str(path), "y", f"label {wrong} is neither 0 nor 1", "store 0 (no tumour) or 1 (tumour)"))

@@ -83,13 +83,28 @@ def verify(directory: Path | str) -> list[Fault]:
         DataError: the folder is missing or holds no split.
     """
     folder = Path(directory)
-    present = available_splits(folder)
-    faults: list[Fault] = []
+    orphans = _orphans(folder)
+    try:
+        present = available_splits(folder)
+    except DataError:
+        if not orphans:
+            raise
+        present = ()
+    faults = [fault for split in present for fault in validate(folder, split)]
+    return faults + orphans + _compare(folder)
+
+
+def _orphans(folder: Path) -> list[Fault]:
+    """Name files whose patches are gone: that is a fault too, not a split that was never there."""
+    faults = []
     for split in SPLITS:
-        # A label file whose patches are gone is a fault too, not a split that was never there.
-        if split in present or split_path(folder, split, "y").exists():
-            faults += validate(folder, split)
-    return faults + _compare(folder)
+        patches = split_path(folder, split, "x")
+        for part in ("y", "meta", "ids"):
+            path = split_path(folder, split, part)
+            if path.exists() and not patches.exists():
+                mend = f"fetch it with 'pcam data fetch {folder}', or remove this file"
+                faults.append(Fault(str(path), "file", f"its patches are missing: there is no {patches.name}", mend))
+    return faults
 
 
 def _write(folder: Path, entries: Mapping[str, Entry]) -> Path:

@@ -18,8 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from pcam.data.format import PATCH_SHAPE, SAMPLE_MARKER, Split, available_splits, open_split, split_path
+from pcam.data.format import (
+    PATCH_SHAPE,
+    SAMPLE_MARKER,
+    Split,
+    available_splits,
+    open_split,
+    split_path,
+)
 from pcam.data.manifest import MANIFEST, write_manifest
+from pcam.data.values import misfits, unfit
 from pcam.errors import DataError, StorageError
 from pcam.storage import claim, make_folder, read_json, write_bytes, write_json, writing
 
@@ -155,27 +163,19 @@ def _allocate(path: Path, count: int) -> None:
 
 def _as_uint8(split: Split, start: int) -> NDArray[np.uint8]:
     raw = split.read_raw(slice(start, start + _BLOCK))
-    if raw.dtype == np.uint8:
-        return raw
-    with np.errstate(invalid="ignore"):
-        block = raw.astype(np.uint8)
-    if not np.array_equal(block, raw):
-        raise DataError(_refusal(split, start))
-    return block
+    if np.logical_or(*unfit(raw)).any():
+        raise DataError(_refusal(split))
+    return raw.astype(np.uint8, copy=False)
 
 
-def _refusal(split: Split, start: int) -> str:
-    """Count what does not fit, from the first block that has any to the end."""
-    bad: list[int] = []
-    for begin in range(start, len(split), _BLOCK):
-        raw = split.read_raw(slice(begin, begin + _BLOCK))
-        with np.errstate(invalid="ignore"):
-            differs = (raw.astype(np.uint8) != raw).reshape(len(raw), -1).any(axis=1)
-        bad += (begin + np.flatnonzero(differs)).tolist()
+def _refusal(split: Split) -> str:
+    """Count all that does not fit."""
+    nan, other = np.zeros((2, len(split)), dtype=bool)
+    for start in range(0, len(split), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        nan[block], other[block] = unfit(split.read_raw(block))
+    found = " and ".join(misfits(nan, other))
     path = split_path(split.directory, split.name, "x")
-    found = (
-        f"{len(bad)} of {len(split)} patches hold values that are not integers in 0..255, the first at index {bad[0]}"
-    )
     return f"{path}: x: {found}; packing would change them: see which with 'pcam audit' and leave them out"
 
 
