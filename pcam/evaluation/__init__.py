@@ -34,6 +34,9 @@ _HOME = {
     "input_features": "features",
     "ErrorGallery": "gallery",
     "error_figure": "gallery_patches",
+    "find_neighbours": "explain",
+    "integrated_gradients": "explain",
+    "label_suspects": "suspects",
 }
 
 __all__ = sorted(_HOME)

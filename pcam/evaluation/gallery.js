@@ -92,16 +92,37 @@ function histogram(negative, positive, labelled) {
   return { chart, move };
 }
 
+/** A function that draws one patch of a sheet into a canvas; those asked for before the picture is decoded wait for it. */
+function painter(sheet, count, side) {
+  const picture = new Image(), wide = Math.ceil(Math.sqrt(count));
+  let waiting = [];
+  const draw = (canvas, place) => {
+    if (!picture.complete || !picture.naturalWidth) { waiting.push([canvas, place]); return; }
+    const x = (place % wide) * side, y = Math.floor(place / wide) * side;
+    canvas.getContext("2d").drawImage(picture, x, y, side, side, 0, 0, side, side);
+  };
+  picture.onload = () => { const due = waiting; waiting = []; due.forEach(([canvas, place]) => draw(canvas, place)); };
+  if (sheet) picture.src = sheet;
+  return draw;
+}
+
+/** Paint an attribution: orange speaks for tumour, blue against, and what says little stays clear. */
+function paintMap(canvas, { data }, side) {
+  const values = new Int8Array(Uint8Array.from(atob(data), (character) => character.charCodeAt(0)).buffer);
+  const image = new ImageData(side, side);
+  values.forEach((value, at) => image.data.set([...(value > 0 ? [230, 120, 0] : [0, 90, 200]), 1.75 * Math.abs(value)], 4 * at));
+  canvas.getContext("2d").putImageData(image, 0, 0);
+}
+
 function render({ model, el }) {
   const content = model.get("content");
   const [negative, positive] = content.scores.map(unpack);
   const { labelled, patches, side } = content;
   const names = labelled ? ["FN", "FP", "TP", "TN"] : ["P", "N"];
   const featureNames = content.features.map((feature) => feature.name);
-  const wide = Math.ceil(Math.sqrt(patches.length));
   patches.forEach((patch, place) => { patch.place = place; });
   const initial = () => ({
-    outcomes: new Set(labelled ? ["FN", "FP"] : ["P", "N"]), slide: "", slice: "", from: 0, to: 1, limit: PAGE,
+    outcomes: new Set(labelled ? ["FN", "FP"] : ["P", "N"]), slide: "", slice: "", suspect: false, from: 0, to: 1, limit: PAGE,
   });
   const view = { ...initial(), sort: labelled ? "loss" : "score", down: true };
   let threshold = model.get("threshold");
@@ -122,21 +143,12 @@ function render({ model, el }) {
   if (!labelled) delete keys.loss;
   featureNames.forEach((name, place) => { keys[name] = [name, (patch) => patch.features[place]]; });
 
-  // ---- patches: one decoded picture, drawn into canvases; those asked for before it is there wait for it
-  const picture = new Image();
-  let waiting = [];
-  const draw = (canvas, patch) => {
-    if (!picture.complete || !picture.naturalWidth) { waiting.push([canvas, patch]); return; }
-    const x = (patch.place % wide) * side, y = Math.floor(patch.place / wide) * side;
-    canvas.getContext("2d").drawImage(picture, x, y, side, side, 0, 0, side, side);
-  };
-  picture.onload = () => { const due = waiting; waiting = []; due.forEach(([canvas, patch]) => draw(canvas, patch)); };
-  if (content.sheet) picture.src = content.sheet;
+  const draw = painter(content.sheet, patches.length, side);
   const tiles = new Map();
   const tileOf = (patch) => {
     if (!tiles.has(patch.place)) {
       const canvas = make("canvas", { width: side, height: side, "aria-hidden": "true" });
-      draw(canvas, patch);
+      draw(canvas, patch.place);
       const badge = make("span", { class: "pg-badge" });
       const text = make("span", { class: "pg-score", text: patch.score.toFixed(3) });
       const button = make("button", { type: "button", tabindex: "-1", onclick: () => select(patch.index) },
@@ -206,16 +218,27 @@ function render({ model, el }) {
     type: "button", class: "pg-plain", onclick: () => { view.down = !view.down; update(); },
   });
   const box = make("input", { type: "checkbox", checked: true, onchange: () => root.classList.toggle("pg-boxed", box.checked) });
+  const doubtful = make("input", { type: "checkbox", onchange: () => refilter("suspect", doubtful.checked) });
   const clear = make("button", {
     type: "button", class: "pg-plain", text: "Reset filters",
-    onclick: () => { Object.assign(view, initial()); slideList.value = sliceList.value = ""; from.value = 0; to.value = 1; update(); },
+    onclick: () => { Object.assign(view, initial()); doubtful.checked = false; slideList.value = sliceList.value = ""; from.value = 0; to.value = 1; update(); },
   });
   const status = make("p", { class: "pg-status", role: "status" });
+  // A screen reader is told the counts once the slider rests: at each step it would never finish a sentence.
+  const spoken = make("p", { class: "pg-spoken", "aria-live": "polite" });
+  let resting = 0;
+  const speak = (text) => { clearTimeout(resting); resting = setTimeout(() => { spoken.textContent = text; }, 600); };
   const grid = make("ul", { class: "pg-grid", "aria-label": "Patches" });
   const more = make("button", { type: "button", class: "pg-plain pg-more", onclick: () => { view.limit += PAGE; update(); } });
 
   // ---- one patch, large
   const large = make("canvas", { width: side, height: side, role: "img" });
+  const map = content.attribution && make("canvas", { class: "pg-map", width: content.attribution.side, height: content.attribution.side, "aria-hidden": "true", hidden: true });
+  const mapped = make("input", { type: "checkbox", onchange: () => showSelected() });
+  const mapText = make("p", { class: "pg-small" });
+  const near = content.neighbours;
+  const drawNear = near && painter(near.sheet, near.patches.length, near.side);
+  const nearList = make("ol", { class: "pg-near", "aria-label": "Nearest training patches" });
   const facts = make("dl", { class: "pg-facts" });
   const title = make("h2", { tabindex: "-1" });
   const step = (by) => {
@@ -235,7 +258,13 @@ function render({ model, el }) {
       event.preventDefault();
     },
   }, make("header", {}, title, make("button", { type: "button", class: "pg-plain", text: "Close", onclick: () => dialog.close() })),
-  make("div", { class: "pg-sides" }, make("span", { class: "pg-frame" }, large), facts), make("footer", {}, before, after));
+  make("div", { class: "pg-sides" },
+    make("div", { class: "pg-looked" }, make("span", { class: "pg-frame" }, large, map),
+      map && make("label", {}, mapped, " show what moved the score"), map && mapText),
+    facts),
+  near && make("div", { class: "pg-like" }, make("p", {}, make("strong", { text: `Most alike in ${near.split}` }), make("span", { class: "pg-small",
+    text: ` by ${near.by}, among ${near.searched < near.of ? `${whole(near.searched)} of its ${whole(near.of)}` : `its ${whole(near.of)}`} patches; distances in standard deviations` })), nearList),
+  make("footer", {}, before, make("span", { class: "pg-small pg-keys", text: "← → between patches, Esc to close" }), after));
   const select = (index) => {
     model.set("selected", index);
     model.save_changes();
@@ -247,10 +276,25 @@ function render({ model, el }) {
     const outcome = outcomeOf(patch), [name, meaning] = OUTCOMES[outcome];
     title.textContent = `${name.replace(/s$/, "")} #${patch.index}`;
     large.setAttribute("aria-label", `Patch ${patch.index} of ${content.split}, enlarged: ${meaning}`);
-    draw(large, patch);
+    draw(large, patch.place);
+    if (map) {
+      map.hidden = !mapped.checked;
+      paintMap(map, patch.map, content.attribution.side);
+      large.classList.toggle("pg-under", mapped.checked);
+      mapText.textContent = mapped.checked ? "Orange speaks for tumour, blue against, by integrated gradients. The strongest "
+        + `4 × 4 pixels move the logit by ${patch.map.most}; all together, starting from plain mean colour, by `
+        + `${patch.map.sum > 0 ? "+" : ""}${patch.map.sum}.` : "";
+    }
+    if (near) nearList.replaceChildren(...patch.near.map(([place, distance]) => {
+      const other = near.patches[place], canvas = make("canvas", { width: near.side, height: near.side, "aria-hidden": "true" });
+      drawNear(canvas, place);
+      const truth = other.label === null ? "no label" : other.label ? "tumour" : "no tumour";
+      return make("li", { title: other.slide === null ? null : `slide ${other.slide}` }, canvas,
+        make("span", {}, make("strong", { text: truth }), make("span", { class: "pg-small", text: `#${other.index}, distance ${distance}` })));
+    }));
     const rows = [
       ["outcome", `${outcome}: ${meaning}`], ["score", String(Number(patch.score.toPrecision(6)))], ["threshold", short(threshold)],
-      labelled ? ["loss", loss(patch).toFixed(3)] : null, ["split, index", `${content.split}, ${patch.index}`],
+      labelled ? ["loss", loss(patch).toFixed(3)] : null, patch.suspect ? ["label", "in doubt: the model contradicts it surely"] : null, ["split, index", `${content.split}, ${patch.index}`],
       patch.slide === null ? null : ["slide", patch.slide],
       patch.slices.length ? ["slices", patch.slices.map((place) => content.slices[place]).join(", ")] : null,
       ...content.features.map(({ name, unit }, place) => [name, `${patch.features[place]} ${unit}`]),
@@ -277,7 +321,7 @@ function render({ model, el }) {
   });
 
   // ---- what follows from threshold and view
-  let pending = 0;
+  let pending = 0, started = false;
   function schedule() { if (!pending) pending = requestAnimationFrame(() => { pending = 0; update(); }); }
   function update() {
     move(threshold);
@@ -294,9 +338,11 @@ function render({ model, el }) {
     const rate = (name, part, of) => [make("dt", { text: name }), make("dd", {}, make("strong", { text: share(part, of) }),
       make("span", { class: "pg-small", text: ` ${whole(part)} of ${whole(of)}` }))];
     if (labelled) rates.replaceChildren(...rate("Sensitivity", tp, positive.length), ...rate("Specificity", counts.TN, negative.length));
+    if (started) speak(`Threshold ${short(threshold)}: ${names.map((name) => `${whole(counts[name])} ${OUTCOMES[name][0].toLowerCase()}`).join(", ")}`
+      + (labelled ? `; sensitivity ${share(tp, positive.length)}, specificity ${share(counts.TN, negative.length)}.` : "."));
     const value = keys[view.sort][1], sign = view.down ? -1 : 1;
     listed = patches.filter((patch) => view.outcomes.has(outcomeOf(patch)) && patch.score >= view.from && patch.score <= view.to
-      && (!view.slide || patch.slide === view.slide) && (!view.slice || patch.slices.includes(Number(view.slice))));
+      && (!view.suspect || patch.suspect) && (!view.slide || patch.slide === view.slide) && (!view.slice || patch.slices.includes(Number(view.slice))));
     listed.sort((a, b) => sign * (value(a) - value(b)) || a.index - b.index);
     const visible = listed.slice(0, view.limit);
     const shown = Object.fromEntries(names.map((name) => [name, 0]));
@@ -341,15 +387,18 @@ function render({ model, el }) {
         make("p", { class: "pg-small pg-hint", text: "Click a cell to show or hide its patches below." }))),
     make("div", { class: "pg-toolbar", role: "group", "aria-label": "Filters and order" },
       slides.length ? slideField : null, content.slices.length ? sliceField : null,
+      content.suspects === null ? null
+        : make("label", { title: "The model contradicts their label surely enough to look at the label first." }, doubtful, ` label suspects only (${whole(content.suspects)} of all)`),
       make("span", { class: "pg-range" }, "Score ", from, " to ", to), make("span", { class: "pg-range" }, sortField, order),
       make("label", {}, box, " centre 32 × 32, which defines the label"), clear),
-    status, grid, more, dialog);
+    status, spoken, grid, more, dialog);
   const heard = { "change:threshold": () => { threshold = model.get("threshold"); schedule(); }, "change:selected": showSelected };
   for (const [event, hear] of Object.entries(heard)) model.on(event, hear);
   el.append(root);
   update();
+  started = true;
   if (model.get("selected") !== null) showSelected();
-  return () => { for (const [event, hear] of Object.entries(heard)) model.off(event, hear); root.remove(); };
+  return () => { clearTimeout(resting); for (const [event, hear] of Object.entries(heard)) model.off(event, hear); root.remove(); };
 }
 
 export default { render };

@@ -6,7 +6,8 @@ module runs on the HTML that the widget also emits: one element that holds its s
 patches as one picture, so that it needs no kernel and no network. The same input gives the same bytes.
 
 The counts are always over all predictions; the patches on show are a stated choice of them. They are the file's own
-pixels, never normalised, compressed as WEBP.
+pixels, never normalised, compressed as WEBP. What it costs to look behind a score (the training patches most like this
+one, the pixels that moved it) is paid only where it is asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import html
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anywidget
 import numpy as np
@@ -27,10 +28,14 @@ from numpy.typing import NDArray
 
 from pcam.data.format import PATCH_SHAPE, Split, open_split
 from pcam.errors import DataError
+from pcam.evaluation import explain
 from pcam.evaluation.features import FEATURES, input_features
 from pcam.evaluation.gallery_patches import MOST, choose_patches, sprite_sheet
 from pcam.evaluation.predictions import Predictions, read_predictions
 from pcam.evaluation.thresholds import Confusion, Threshold, fixed_threshold
+
+if TYPE_CHECKING:
+    from pcam.models import PatchClassifier
 
 _HERE = Path(__file__).parent
 _SCRIPT = (_HERE / "gallery.js").read_text(encoding="utf-8")
@@ -71,6 +76,10 @@ class ErrorGallery(anywidget.AnyWidget):
         *,
         features: pd.DataFrame | None = None,
         slices: Mapping[str, NDArray[np.bool_]] | None = None,
+        suspects: NDArray[np.bool_] | None = None,
+        neighbours: Split | None = None,
+        model: PatchClassifier | None = None,
+        attribution: bool = False,
         quality: int = 75,
     ) -> None:
         """Make a gallery.
@@ -81,11 +90,16 @@ class ErrorGallery(anywidget.AnyWidget):
             threshold: where the slider starts, and returns to on reset.
             limit: the largest number of patches on show; see `choose_patches` for which.
             features: input features of the N patches in the same order; None: measured on those on show.
-            slices: name → bool (N,), to filter by: slices, label suspects, anything.
+            slices: name → bool (N,), to filter by.
+            suspects: bool (N,), patches whose label is in doubt; see `label_suspects`. None: no such filter.
+            neighbours: the training split, to show the three of its patches that are most like the one looked at.
+            model: the model that made the predictions; neighbours are then those nearest to its last layer, else
+                those nearest in input features.
+            attribution: make a map for each patch on show of what moved its score: sixteen gradients of `model` each.
             quality: of the WEBP picture, 1 to 100; 75 takes about 3.5 kB a patch.
 
         Raises:
-            DataError: predictions and data do not fit, or `limit` is not in 0..28,900.
+            DataError: predictions and data do not fit, `limit` is not in 0..28,900, or attribution lacks a model.
         """
         p = predictions if isinstance(predictions, Predictions) else read_predictions(predictions)
         split = data if isinstance(data, Split) else open_split(data, p.split)
@@ -96,12 +110,22 @@ class ErrorGallery(anywidget.AnyWidget):
             )
         if not 0 <= limit <= MOST:
             raise DataError(f"a gallery's limit is {limit}; it must be in 0..{MOST}")
+        if attribution and model is None:
+            raise DataError("an attribution needs the model that made the predictions; pass it as 'model'")
         cut = threshold if isinstance(threshold, Threshold) else fixed_threshold(threshold)
         chosen = choose_patches(p, cut.value, limit)
         patches = split.read(p.index[chosen])
         seen = input_features(split, p.index[chosen]) if features is None else features.iloc[chosen]
         masks = list((slices or {}).values())
         slides = None if split.slides is None else split.slides[p.index]
+        about: dict[str, Any] | None = None
+        near: list[list[list[float]]] = [[] for _ in chosen]
+        if neighbours is not None and len(chosen):
+            found = explain.find_neighbours(split, p.index[chosen], neighbours, model)
+            about, near = explain.neighbour_content(found, neighbours, quality)
+        maps: list[dict[str, Any] | None] = [None] * len(chosen)
+        if attribution and model is not None:
+            maps = [*explain.attribution_content(explain.integrated_gradients(model, patches))]
         self._predictions = p
         super().__init__(
             content={
@@ -112,6 +136,9 @@ class ErrorGallery(anywidget.AnyWidget):
                 "scores": [_packed(scores) for scores in _by_class(p)],
                 "features": [{"name": f.name, "unit": f.unit, "text": f.text} for f in FEATURES],
                 "slices": list(slices or {}),
+                "suspects": None if suspects is None else int(suspects.sum()),
+                "neighbours": about,
+                "attribution": {"side": explain.MAP_SIDE} if attribution else None,
                 "sheet": sprite_sheet(patches, quality),
                 "side": PATCH_SHAPE[0],
                 "patches": [
@@ -121,6 +148,9 @@ class ErrorGallery(anywidget.AnyWidget):
                         "score": float(p.score[row]),
                         "slide": None if slides is None else str(slides[row]),
                         "slices": [number for number, mask in enumerate(masks) if mask[row]],
+                        "suspect": bool(suspects is not None and suspects[row]),
+                        "near": near[place],
+                        "map": maps[place],
                         "features": [float(f"{seen[f.name].iloc[place]:.4g}") for f in FEATURES],
                     }
                     for place, row in enumerate(chosen)

@@ -65,13 +65,14 @@ def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 
 def sprite_sheet(patches: NDArray[np.uint8], quality: int) -> str:
-    """Return patches uint8 (B, 96, 96, 3) as one WEBP data URI, row by row in a grid ⌈√B⌉ wide; "" for none."""
+    """Return patches uint8 (B, S, S, 3) as one WEBP data URI, row by row in a grid ⌈√B⌉ wide; "" for none."""
     if not len(patches):
         return ""
     wide = math.ceil(math.sqrt(len(patches)))
-    grid = np.zeros((math.ceil(len(patches) / wide) * wide, *PATCH_SHAPE), dtype=np.uint8)
+    shape = patches.shape[1:]
+    grid = np.zeros((math.ceil(len(patches) / wide) * wide, *shape), dtype=np.uint8)
     grid[: len(patches)] = patches
-    picture = grid.reshape(-1, wide, *PATCH_SHAPE).transpose(0, 2, 1, 3, 4).reshape(-1, wide * SIDE, 3)
+    picture = grid.reshape(-1, wide, *shape).transpose(0, 2, 1, 3, 4).reshape(-1, wide * shape[1], 3)
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "WEBP", quality=quality, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from pcam.config import ModelConfig
 from pcam.data.format import Split, open_split
+from pcam.evaluation.explain import find_neighbours, integrated_gradients
 from pcam.evaluation.gallery import ErrorGallery
 from pcam.evaluation.predictions import Predictions
+from pcam.models import build
 
 pytestmark = pytest.mark.browser
 Open = Callable[..., Any]
@@ -160,6 +164,76 @@ def test_filters_by_slide_slice_and_score(show: Open, split: Split) -> None:
     page.get_by_role("button", name="Reset filters").click()
     expected = by_numpy(p, 0.5)
     assert page.locator(".pg-tile").count() == expected["FN"] + expected["FP"]
+
+
+def test_label_suspects_are_a_filter_where_they_are_known(show: Open, split: Split) -> None:
+    p = predicted(split)
+    assert show(ErrorGallery(p, split)).get_by_label("label suspects only").count() == 0
+    page = show(ErrorGallery(p, split, suspects=np.arange(24) % 5 == 0))
+    for name in ("TP", "TN"):
+        page.locator(f".pg-cell.{name}").click()
+    page.get_by_label("label suspects only (5 of all)").check()
+    assert sorted(indices(page)) == [0, 5, 10, 15, 20]
+    page.locator(".pg-tile").first.click()
+    assert "in doubt: the model contradicts it surely" in page.locator("dialog").inner_text()
+    page.get_by_role("button", name="Close").click()
+    page.get_by_role("button", name="Reset filters").click()
+    expected = by_numpy(p, 0.5)
+    assert page.locator(".pg-tile").count() == expected["FN"] + expected["FP"]
+
+
+def pixels(page: Any, selector: str) -> NDArray[np.float64]:
+    drawn = page.locator(selector).evaluate(
+        """(canvas) => Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)"""
+    )
+    side = int(np.sqrt(len(drawn) / 4))
+    return np.array(drawn, dtype=float).reshape(side, side, 4)
+
+
+def test_a_patch_shows_its_neighbours_and_what_moved_its_score(show: Open, split: Split, tiny: Path) -> None:
+    train, p = open_split(tiny, "train"), predicted(split)
+    model = build(ModelConfig(name="cnn", width=8, depth=2))
+    page = show(ErrorGallery(p, split, quality=95, neighbours=train, model=model, attribution=True))
+    page.locator(".pg-tile").first.click()
+    first = indices(page)[0]
+    expected = find_neighbours(split, np.array([first]), train, model)
+    assert "Most alike in train by the 16 features" in page.locator(".pg-like").inner_text()
+    assert page.locator(".pg-near li").count() == 3
+    for place, index in enumerate(expected.index[0]):
+        text = page.locator(".pg-near li").nth(place).inner_text()
+        assert f"#{index}, distance {expected.distance[0, place]:.3g}" in text
+        assert ("no tumour" in text) == (train.labels[index] == 0)
+    shown = pixels(page, ".pg-near li:first-child canvas")[..., :3]
+    half = train.read([expected.index[0, 0]])[0].reshape(48, 2, 48, 2, 3).mean(axis=(1, 3))
+    assert np.abs(shown - half).mean() < 6
+    assert not page.locator(".pg-map").is_visible()
+    page.get_by_label("show what moved the score").check()
+    assert page.locator(".pg-map").is_visible()
+    values = integrated_gradients(model, split.read([first]))[0]
+    drawn = pixels(page, ".pg-map")
+    strong = np.abs(values) > 0.3 * np.abs(values).max()
+    np.testing.assert_array_equal((drawn[..., 0] > drawn[..., 2])[strong], (values > 0)[strong])
+    moved = float(f"{values.sum():.2f}")
+    assert f"by {'+' if moved > 0 else ''}{moved:g}." in page.locator(".pg-looked").inner_text()
+    # The map stays on for the next patch, and goes with one click.
+    page.keyboard.press("ArrowRight")
+    assert page.locator(".pg-map").is_visible()
+    page.get_by_label("show what moved the score").uncheck()
+    assert not page.locator(".pg-map").is_visible()
+
+
+def test_the_counts_are_spoken_once_the_slider_rests(show: Open, split: Split) -> None:
+    p = predicted(split)
+    page = show(ErrorGallery(p, split))
+    spoken = page.locator(".pg-spoken")
+    assert spoken.get_attribute("aria-live") == "polite"
+    for threshold in (0.6, 0.65, 0.7):
+        slide_to(page, threshold)
+    assert spoken.inner_text() == ""
+    page.wait_for_function("document.querySelector('.pg-spoken').textContent")
+    c = by_numpy(p, 0.7)
+    assert f"{c['FN']} false negatives, {c['FP']} false positives, {c['TP']} true positives" in spoken.inner_text()
+    assert f"sensitivity {c['TP'] / (c['TP'] + c['FN']):.3f}" in spoken.inner_text()
 
 
 def indices(page: Any) -> list[int]:
