@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Sequence
 from io import StringIO
 from pathlib import Path
@@ -19,8 +20,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
+from ruamel.yaml.resolver import VersionedResolver
 
 from pcam.errors import ConfigError, did_you_mean
+
+# The networks of pcam.models.MODELS: named here too, so that a wrong name is refused before torch is loaded.
+ModelName = Literal["cnn", "mlp"]
+
+_MAX_CHARACTERS = 65_536  # of one YAML document: a config takes a few hundred
+_MAX_DEPTH = 16
+_ECHO = reprlib.Repr()  # repeats what was given, however long or deep it is, in about a line
+_ECHO.maxstring = _ECHO.maxother = _ECHO.maxlong = 80
 
 
 class _Section(BaseModel):
@@ -40,7 +51,7 @@ class DataConfig(_Section):
 class ModelConfig(_Section):
     """The network. A field that a model does not use has no effect on it."""
 
-    name: str = Field("cnn", description="the network: mlp or cnn")
+    name: ModelName = Field("cnn", description="the network")
     width: int = Field(32, ge=1, le=1024, description="channels of the first stage (cnn)")
     depth: int = Field(3, ge=1, le=5, description="stages; each halves the side and doubles the channels (cnn)")
     hidden: int = Field(128, ge=1, le=65536, description="hidden units (mlp)")
@@ -116,6 +127,14 @@ def preset_names() -> list[str]:
     return sorted(p.stem for p in (project_root() / "configs").glob("*.yaml") if p.stem != "journal")
 
 
+class _Yaml12(VersionedResolver):
+    """YAML 1.2 whatever the document says: a line `%YAML 1.1` would bring 1.1's traps back."""
+
+    @property
+    def processing_version(self) -> tuple[int, int]:
+        return 1, 2
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Read one YAML 1.2 document without YAML 1.1's traps.
 
@@ -126,15 +145,28 @@ def parse_yaml(text: str, where: str) -> Any:
         where: a file or flag, named in errors.
 
     Raises:
-        ConfigError: the text is not YAML, or a key is repeated.
+        ConfigError: the text is not YAML, is too long or too deep for a config, or a key is repeated.
     """
+    if len(text) > _MAX_CHARACTERS:
+        raise ConfigError(f"{where}: {len(text)} characters are too many for a config; is it the right file?")
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Resolver = _Yaml12
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        depth = 0
+        for event in yaml.parse(text):
+            # Before anything is built of it: deep nesting takes the reader seconds and ends in a RecursionError.
+            depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise ConfigError(f"{where}: nested more than {_MAX_DEPTH} deep: mend the YAML")
+        return yaml.load(text)
     except MarkedYAMLError as error:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{where}{line}: {error.problem or error.context}: mend the YAML") from error
     except YAMLError as error:
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}: mend the YAML") from error
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
+        # What ruamel lets out where a scalar is not what its form or its tag promises, such as 2020-13-45.
+        raise ConfigError(f"{where}: a value cannot be read ({_clip(str(error))}): mend the YAML") from error
 
 
 def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -150,7 +182,8 @@ def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Co
     path = Path(preset_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if str(preset_or_path) not in preset_names():
-            raise ConfigError(f"unknown preset '{preset_or_path}'{did_you_mean(str(preset_or_path), preset_names())}")
+            word = _clip(str(preset_or_path))
+            raise ConfigError(f"unknown preset '{word}'{did_you_mean(word, preset_names())}")
         path = project_root() / "configs" / f"{preset_or_path}.yaml"
     try:
         text = path.read_text(encoding="utf-8")
@@ -168,8 +201,15 @@ def build_config(tree: object, overrides: Sequence[str] = (), where: str = "conf
     """
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected a mapping such as 'train: {{lr: 1e-3}}', found {type(tree).__name__}")
+    config = _checked(tree, where)
     for override in overrides:
+        # Checked one by one, so that a mistake is told of the override that makes it, not of the file below.
         tree = _with_override(tree, override)
+        config = _checked(tree, f"override '{_clip(override)}'")
+    return config
+
+
+def _checked(tree: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -178,15 +218,16 @@ def build_config(tree: object, overrides: Sequence[str] = (), where: str = "conf
 
 def _with_override(tree: dict[str, Any], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
+    where = f"override '{_clip(override)}'"
     if not equals or not key.strip() or not text.strip():
-        raise ConfigError(f"override '{override}': write it as key=value, such as train.lr=3e-4")
-    value = parse_yaml(text, f"override '{key}'")
+        raise ConfigError(f"{where}: write it as key=value, such as train.lr=3e-4")
+    value = parse_yaml(text, where)
     new = leaf = dict(tree)
     *sections, name = key.strip().split(".")
     for section in sections:
         below = leaf.get(section, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"override '{override}': '{section}' is a value, not a section")
+            raise ConfigError(f"{where}: '{_clip(section)}' is a value, not a section")
         leaf[section] = leaf = dict(below)
     leaf[name] = value
     return new
@@ -195,15 +236,21 @@ def _with_override(tree: dict[str, Any], override: str) -> dict[str, Any]:
 def _first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
-    location = ".".join(str(part) for part in first["loc"])
+    location = _clip(".".join(str(part) for part in first["loc"]))
     if first["type"] == "extra_forbidden":
         section: Any = Config
         for part in first["loc"][:-1]:
             section = section.model_fields[part].annotation
-        text = f"unknown key '{location}'{did_you_mean(str(first['loc'][-1]), section.model_fields)}"
+        text = f"unknown key '{location}'{did_you_mean(_clip(str(first['loc'][-1])), section.model_fields)}"
     else:
-        text = f"'{location}' is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        text = f"'{location}' is {_ECHO.repr(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
     return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+
+
+def _clip(text: str) -> str:
+    """Return a text as it is repeated in an error: in one line, and not much of it."""
+    line = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text[:81])
+    return line if len(text) <= 80 else line[:77] + "..."
 
 
 def config_leaves(config: Config) -> dict[str, Any]:

@@ -90,6 +90,24 @@ def test_an_error_of_the_system_is_one_line(
     assert said in shown and len(shown.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["train", "cnn", "--data", "x", "model.name=mpl"], ["tune", "cn", "--data", "x", "--trials", "1"]],
+    ids=["train", "tune"],
+)
+def test_a_mistake_in_the_config_does_not_wait_for_torch(words: list[str]) -> None:
+    code = f"""
+import sys
+from pcam.cli import main
+try:
+    main({words!r})
+except SystemExit as end:
+    assert end.code == 2 and "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["--version"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
-from pcam.config import ModelConfig
+from pcam.config import ModelConfig, ModelName
 from pcam.data.augment import to_channels_first
 from pcam.errors import ConfigError
-from pcam.models import MODELS, PatchClassifier, build
+from pcam.models import MODELS, PatchClassifier, build, model_class
 
 NAMES = sorted(MODELS)
 
@@ -92,4 +94,8 @@ def test_same_seed_same_weights() -> None:
 )
 def test_unknown_name(name: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=f"unknown model.name '{name}'.*{hint}"):
-        build(ModelConfig(name=name))
+        model_class(name)
+
+
+def test_config_and_table_name_the_same_networks() -> None:
+    assert set(get_args(ModelName)) == MODELS.keys()

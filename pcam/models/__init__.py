@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pcam.config import ModelConfig
+from pcam.config import ModelConfig, ModelName
 from pcam.errors import ConfigError, did_you_mean
 from pcam.models.base import PatchClassifier
 from pcam.models.cnn import CNN
 from pcam.models.mlp import MLP
 
-MODELS: dict[str, type[CNN] | type[MLP]] = {"cnn": CNN, "mlp": MLP}
+# A new network is a name in `pcam.config.ModelName` and a line here; a test holds them together.
+MODELS: dict[ModelName, type[CNN] | type[MLP]] = {"cnn": CNN, "mlp": MLP}
 
 __all__ = ["MODELS", "PatchClassifier", "build", "model_class"]
 
