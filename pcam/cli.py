@@ -133,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
         "Score images: PNG, TIFF, JPEG, folders of them, or HDF5.",
         "pcam predict runs/ID patch.png folder --out scores.csv",
     )
-    p.add_argument("model", metavar="MODEL", help="a run folder")
+    p.add_argument("model", metavar="MODEL", help="a run folder, or a model.safetensors")
     p.add_argument("paths", nargs="+", metavar="PATH")
     p.add_argument("--out", required=True, metavar="FILE")
     p = verb(top, "bench", verbs.bench, "Measure throughput.", "pcam bench model --data DIR --out bench")

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 
 from pcam.config import load_config
 from pcam.data import open_split
 from pcam.errors import DataError, RunError, StorageError
 from pcam.evaluation import predict_images, predict_split
-from pcam.evaluation.images import find_files, read_image
+from pcam.evaluation.image_files import find_files, read_image
+from pcam.evaluation.images import read_scores
 from pcam.training import Run, train
 
 
@@ -138,6 +151,138 @@ def test_order_is_kept_between_scored_and_refused(run: Run, patch: np.ndarray, t
     rows = rows_of(tmp_path / "o.csv")
     assert [row["verdict"] == "ok" for row in rows] == [bool(number % 3) for number in range(300)]
     assert len({row["score"] for row in rows if row["score"]}) == 1
+
+
+ODD_NAMES = [
+    b"a,b.png",
+    b'quote".png',
+    b"line\nbreak.png",
+    b"return\r.png",
+    "häma ☃.png".encode(),
+    b"bytes\xff.png",
+    b"NA.png",
+]
+
+
+def test_odd_names_come_back_from_the_csv(run: Run, patch: np.ndarray, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.fromarray(patch).save(tmp_path / "patch.png")
+    for name in ODD_NAMES:
+        shutil.copy(tmp_path / "patch.png", os.fsencode(folder) + b"/" + name)
+    report = predict_images(run.path, [folder], tmp_path / "o.csv")
+    assert report.n_scored == len(ODD_NAMES)
+    expected = {"a,b.png", 'quote".png', "line\\nbreak.png", "return\\r.png", "häma ☃.png", "bytes\\xff.png", "NA.png"}
+    assert {Path(row["path"]).name for row in rows_of(tmp_path / "o.csv")} == expected
+    assert set(read_scores(tmp_path / "o.csv")["file"]) == expected
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 1 + len(ODD_NAMES)  # a row is a line
+
+
+def test_files_called_like_numbers_and_missing_values_keep_their_names(run: Run, tmp_path: Path) -> None:
+    for name in ("7", "NA"):
+        (tmp_path / name).write_text("x")
+    predict_images(run.path, [tmp_path / "7", tmp_path / "NA"], tmp_path / "o.csv")
+    table = read_scores(tmp_path / "o.csv")
+    assert table["file"].tolist() == ["7", "NA"] and table["score"].isna().all()
+
+
+def test_png_files_get_the_text_that_evaluate_writes(run: Run, tiny: Path, tmp_path: Path) -> None:
+    """Through the two verbs, to the last digit of the text, though the files come between others."""
+    for index, pixels in enumerate(open_split(tiny, "test").read(slice(None))):
+        Image.fromarray(pixels).save(tmp_path / f"{index:03}.png")
+        (tmp_path / f"{index:03}.tif").write_text("no image")
+    call = [sys.executable, "-m", "pcam"]
+    evaluate = [*call, "evaluate", str(run.path), "--data", str(tiny), "--split", "test", "--out", str(tmp_path / "e")]
+    predict = [*call, "predict", str(run.path), str(tmp_path), "--out", str(tmp_path / "p.csv")]
+    assert subprocess.run(evaluate, capture_output=True, check=False).returncode == 0
+    assert subprocess.run(predict, capture_output=True, check=False).returncode == 1  # some were refused
+    scores = [row["score"] for row in rows_of(tmp_path / "p.csv") if row["score"]]
+    assert scores == [row["score"] for row in rows_of(tmp_path / "e" / "predictions.csv")]
+
+
+def test_a_model_file_alone_scores_the_same(run: Run, tiny: Path, tmp_path: Path) -> None:
+    x = tiny / "camelyonpatch_level_2_split_test_x.h5"
+    predict_images(run.path, [x], tmp_path / "run.csv")
+    predict_images(run.path / "model.safetensors", [x], tmp_path / "inside.csv")
+    shutil.copy(run.path / "model.safetensors", tmp_path / "alone.safetensors")
+    predict_images(tmp_path / "alone.safetensors", [x], tmp_path / "alone.csv")
+    assert (tmp_path / "run.csv").read_text() == (tmp_path / "inside.csv").read_text()
+    assert (tmp_path / "run.csv").read_text() == (tmp_path / "alone.csv").read_text()
+
+
+def damage(path: Path, how: str) -> None:
+    """Spoil a model file."""
+    content = bytearray(path.read_bytes())
+    if how == "cut":
+        content = content[: len(content) // 2]
+    elif how == "empty":
+        content = bytearray()
+    elif how == "flipped bit":
+        path.with_name(f"{path.name}.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  {path.name}\n")
+        content[-5] ^= 1
+    elif how == "pickle":
+        content = bytearray(b"\x80\x04K\x01.")
+    elif how == "no header":
+        content = bytearray(save_tensors({"a": torch.zeros(2)}))
+    elif how == "other shape":
+        about = json.dumps({"format": 1, "model": {"name": "mlp", "hidden": 9}})
+        content = bytearray(save_tensors(load_tensors(bytes(content)), metadata={"pcam": about}))
+    elif how == "newer":
+        content = bytearray(save_tensors({"a": torch.zeros(2)}, metadata={"pcam": '{"format": 99}'}))
+    elif how == "not a number":
+        with safe_open(path, "pt") as file:
+            about = file.metadata()
+        tensors = {name: torch.full_like(value, torch.nan) for name, value in load_tensors(bytes(content)).items()}
+        content = bytearray(save_tensors(tensors, metadata=about))
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("cut", "not a readable safetensors file"),
+        ("empty", "not a readable safetensors file"),
+        ("pickle", "not a readable safetensors file"),
+        ("flipped bit", "is damaged: its SHA-256 is not"),
+        ("no header", "its header names no model of pcam"),
+        ("other shape", "its weights do not fit the model that it names"),
+        ("newer", "has format 99, this version reads 1; update pcam"),
+        ("not a number", "it gives no number for .*a.png: its training diverged"),
+    ],
+)
+def test_damaged_model_files_are_one_line(run: Run, patch: np.ndarray, tmp_path: Path, how: str, message: str) -> None:
+    path = tmp_path / "model.safetensors"
+    shutil.copy(run.path / "model.safetensors", path)
+    damage(path, how)
+    Image.fromarray(patch).save(tmp_path / "a.png")
+    with pytest.raises(RunError, match=message) as error:
+        predict_images(path, [tmp_path / "a.png"], tmp_path / "o.csv")
+    assert "\n" not in str(error.value) and not (tmp_path / "o.csv").exists()
+
+
+def test_ctrl_c_leaves_no_output(run: Run, patch: np.ndarray, tmp_path: Path) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    out.mkdir()
+    Image.fromarray(patch).save(images / "0.png")
+    for number in range(1, 10_000):  # one file on the disk under ten thousand names
+        os.link(images / "0.png", images / f"{number}.png")
+    command = [sys.executable, "-m", "pcam", "predict", str(run.path), str(images), "--out", str(out / "o.csv")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    while not list(out.iterdir()) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130 and stderr == b"pcam: interrupted\n"
+    assert list(out.iterdir()) == []
+
+
+def test_the_output_is_looked_at_before_the_work(run: Run, patch: np.ndarray, tmp_path: Path) -> None:
+    Image.fromarray(patch).save(tmp_path / "a.png")
+    for out in (tmp_path, Path(os.devnull)):
+        with pytest.raises(StorageError, match="is there and no regular file"):
+            predict_images(run.path, [tmp_path / "a.png"], out)
+    assert Path(os.devnull).is_char_device()
 
 
 def test_missing_paths_and_empty_folders_are_refused_before_anything_is_written(run: Run, tmp_path: Path) -> None:

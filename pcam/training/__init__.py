@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pcam.training.launch import load_model, train
     from pcam.training.loop import TrainingFailed
+    from pcam.training.model_file import load_model_file
     from pcam.training.runs import Run, list_runs, open_run, run_id
     from pcam.training.stop import Interrupted
 
@@ -20,12 +21,23 @@ _HOME = {
     "TrainingFailed": "loop",
     "list_runs": "runs",
     "load_model": "launch",
+    "load_model_file": "model_file",
     "open_run": "runs",
     "run_id": "runs",
     "train": "launch",
 }
 
-__all__ = ["Interrupted", "Run", "TrainingFailed", "list_runs", "load_model", "open_run", "run_id", "train"]
+__all__ = [
+    "Interrupted",
+    "Run",
+    "TrainingFailed",
+    "list_runs",
+    "load_model",
+    "load_model_file",
+    "open_run",
+    "run_id",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
