@@ -26,7 +26,7 @@ from ruamel.yaml.resolver import VersionedResolver
 from pcam.errors import ConfigError, did_you_mean
 
 # The networks of pcam.models.MODELS: named here too, so that a wrong name is refused before torch is loaded.
-ModelName = Literal["cnn", "mlp"]
+ModelName = Literal["cnn", "mlp", "p4m", "resnet18"]
 
 _MAX_CHARACTERS = 65_536  # of one YAML document: a config takes a few hundred
 _MAX_DEPTH = 16
@@ -52,8 +52,8 @@ class ModelConfig(_Section):
     """The network. A field that a model does not use has no effect on it."""
 
     name: ModelName = Field("cnn", description="the network")
-    width: int = Field(32, ge=1, le=1024, description="channels of the first stage (cnn)")
-    depth: int = Field(3, ge=1, le=5, description="stages; each halves the side and doubles the channels (cnn)")
+    width: int = Field(32, ge=1, le=1024, description="channels of stage one (cnn, resnet18), fields of a block (p4m)")
+    depth: int = Field(3, ge=1, le=5, description="stages, each of half the side (cnn, p4m)")
     hidden: int = Field(128, ge=1, le=65536, description="hidden units (mlp)")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of features left out before the last layer")
 

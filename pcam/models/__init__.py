@@ -6,15 +6,19 @@ from pcam.config import ModelConfig, ModelName
 from pcam.errors import ConfigError, did_you_mean
 from pcam.models.base import PatchClassifier
 from pcam.models.cnn import CNN
+from pcam.models.fold import fold
 from pcam.models.mlp import MLP
+from pcam.models.p4m import P4M
+from pcam.models.resnet import ResNet18
 
+ModelClass = type[CNN] | type[MLP] | type[P4M] | type[ResNet18]
 # A new network is a name in `pcam.config.ModelName` and a line here; a test holds them together.
-MODELS: dict[ModelName, type[CNN] | type[MLP]] = {"cnn": CNN, "mlp": MLP}
+MODELS: dict[ModelName, ModelClass] = {"cnn": CNN, "mlp": MLP, "p4m": P4M, "resnet18": ResNet18}
 
-__all__ = ["MODELS", "PatchClassifier", "build", "model_class"]
+__all__ = ["MODELS", "PatchClassifier", "build", "fold", "model_class"]
 
 
-def model_class(name: str) -> type[CNN] | type[MLP]:
+def model_class(name: str) -> ModelClass:
     """Return the class of a model by its name.
 
     Raises:
