@@ -90,7 +90,7 @@ def test_same_seed_same_weights() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("cmn", "did you mean 'cnn'"), ("resnet", "known: .*cnn")], ids=["near", "far"]
+    ("name", "hint"), [("cmn", "did you mean 'cnn'"), ("transformer", "known: .*cnn")], ids=["near", "far"]
 )
 def test_unknown_name(name: str, hint: str) -> None:
     with pytest.raises(ConfigError, match=f"unknown model.name '{name}'.*{hint}"):

@@ -8,6 +8,7 @@ anew for each batch. Scores change in their last digits only.
 from __future__ import annotations
 
 from copy import deepcopy
+from itertools import pairwise
 from typing import TypeVar
 
 from torch import nn
@@ -28,7 +29,7 @@ def fold(model: Model) -> Model:
     folded = deepcopy(model).eval()
     for sequence in folded.modules():
         if isinstance(sequence, nn.Sequential):
-            for place, (layer, after) in enumerate(zip(sequence, sequence[1:], strict=False)):
+            for place, (layer, after) in enumerate(pairwise(list(sequence))):
                 convolution = layer.plain() if isinstance(layer, GroupConv) else layer
                 norm = after.plain() if isinstance(after, FieldNorm) else after
                 if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

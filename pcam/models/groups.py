@@ -60,9 +60,7 @@ class GroupConv(nn.Module):
 
     table: torch.Tensor
 
-    def __init__(
-        self, inputs: Sequence[int], outputs: int, size: int, stride: int = 1, lifting: bool = False
-    ) -> None:
+    def __init__(self, inputs: Sequence[int], outputs: int, size: int, stride: int = 1, lifting: bool = False) -> None:
         super().__init__()
         self.inputs, self.stride = list(inputs), stride
         self.register_buffer("table", filter_table(size, 1 if lifting else ORDER), persistent=False)
@@ -83,7 +81,8 @@ class GroupConv(nn.Module):
     def plain(self) -> nn.Conv2d:
         """Return the ordinary convolution that does the same."""
         filters = self.filters().detach()
-        plain = nn.Conv2d(filters.shape[1], filters.shape[0], filters.shape[2:], self.stride, bias=False).eval()
+        outputs, inputs, size, _ = filters.shape
+        plain = nn.Conv2d(inputs, outputs, size, self.stride, bias=False).eval()
         plain.weight.data = filters
         return plain
 
@@ -102,7 +101,7 @@ class FieldNorm(nn.BatchNorm2d):
 
     def plain(self) -> nn.BatchNorm2d:
         """Return the ordinary normalisation that does the same while evaluating."""
-        plain = nn.BatchNorm2d(self.num_features * ORDER, eps=self.eps).eval()
+        plain = nn.BatchNorm2d(self.num_features * ORDER, eps=self.eps).to(self.weight).eval()
         plain.load_state_dict({k: v.repeat(ORDER) if v.ndim else v for k, v in self.state_dict().items()})
         return plain
 
@@ -120,4 +119,3 @@ def halve(maps: torch.Tensor) -> torch.Tensor:
 def invariants(maps: torch.Tensor) -> torch.Tensor:
     """Return the mean (B, F) of each field of (B, 8·F, H, W) over positions and orientations."""
     return maps.unflatten(1, (ORDER, -1)).mean((1, 3, 4))
-

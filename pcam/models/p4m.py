@@ -13,15 +13,24 @@ import torch
 from torch import nn
 
 from pcam.config import ModelConfig
+from pcam.errors import ConfigError
 from pcam.models.base import PatchClassifier
 from pcam.models.groups import FieldNorm, GroupConv, crop, halve, invariants
 
+_MAX_DEPTH = 4
+
 
 class P4M(PatchClassifier):
-    """`depth` dense blocks of one convolution that adds `width` fields; `dropout` acts before the last layer."""
+    """`depth` dense blocks of one convolution that adds `width` fields; `dropout` acts before the last layer.
+
+    Raises:
+        ConfigError: more blocks than a patch of 96 pixels has room for.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        if config.depth > _MAX_DEPTH:
+            raise ConfigError(f"model.depth is {config.depth}: p4m halves a patch to nothing after {_MAX_DEPTH} blocks")
         fields = max(1, config.width // 2)
         self.stem = _convolution([3], fields, 6, stride=2, lifting=True)  # 96 → 46
         self.grow, self.mix = nn.ModuleList(), nn.ModuleList()

@@ -41,11 +41,10 @@ class _Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            *_convolution(inputs, outputs, 3, stride), nn.ReLU(inplace=True), *_convolution(outputs, outputs, 3)
-        )
+        first, second = _convolution(inputs, outputs, 3, stride), _convolution(outputs, outputs, 3)
         # The block begins as its shortcut, and learns from there (Goyal et al. 2017, arXiv 1706.02677).
-        nn.init.zeros_(self.body[-1].weight)
+        nn.init.zeros_(second[1].weight)
+        self.body = nn.Sequential(*first, nn.ReLU(inplace=True), *second)
         changes = stride > 1 or inputs != outputs
         self.shortcut = nn.Sequential(*_convolution(inputs, outputs, 1, stride)) if changes else nn.Identity()
         self.last = nn.ReLU(inplace=True)
@@ -55,7 +54,7 @@ class _Block(nn.Module):
         return sums
 
 
-def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Module]:
+def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
     convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
     nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    return [convolution, nn.BatchNorm2d(outputs)]
+    return convolution, nn.BatchNorm2d(outputs)
