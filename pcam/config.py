@@ -23,7 +23,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.events import CollectionEndEvent, CollectionStartEvent
 from ruamel.yaml.resolver import VersionedResolver
 
-from pcam.errors import ConfigError, did_you_mean
+from pcam.errors import ConfigError, clip, did_you_mean
 
 # The networks of pcam.models.MODELS: named here too, so that a wrong name is refused before torch is loaded.
 ModelName = Literal["cnn", "mlp", "p4m", "resnet18"]
@@ -166,7 +166,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}: {str(error).splitlines()[0]}: mend the YAML") from error
     except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError) as error:
         # What ruamel lets out where a scalar is not what its form or its tag promises, such as 2020-13-45.
-        raise ConfigError(f"{where}: a value cannot be read ({_clip(str(error))}): mend the YAML") from error
+        raise ConfigError(f"{where}: a value cannot be read ({clip(str(error))}): mend the YAML") from error
 
 
 def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -182,7 +182,7 @@ def load_config(preset_or_path: str | Path, overrides: Sequence[str] = ()) -> Co
     path = Path(preset_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if str(preset_or_path) not in preset_names():
-            word = _clip(str(preset_or_path))
+            word = clip(str(preset_or_path))
             raise ConfigError(f"unknown preset '{word}'{did_you_mean(word, preset_names())}")
         path = project_root() / "configs" / f"{preset_or_path}.yaml"
     try:
@@ -205,7 +205,7 @@ def build_config(tree: object, overrides: Sequence[str] = (), where: str = "conf
     for override in overrides:
         # Checked one by one, so that a mistake is told of the override that makes it, not of the file below.
         tree = _with_override(tree, override)
-        config = _checked(tree, f"override '{_clip(override)}'")
+        config = _checked(tree, f"override '{clip(override)}'")
     return config
 
 
@@ -218,7 +218,7 @@ def _checked(tree: dict[str, Any], where: str) -> Config:
 
 def _with_override(tree: dict[str, Any], override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
-    where = f"override '{_clip(override)}'"
+    where = f"override '{clip(override)}'"
     if not equals or not key.strip() or not text.strip():
         raise ConfigError(f"{where}: write it as key=value, such as train.lr=3e-4")
     value = parse_yaml(text, where)
@@ -227,7 +227,7 @@ def _with_override(tree: dict[str, Any], override: str) -> dict[str, Any]:
     for section in sections:
         below = leaf.get(section, {})
         if not isinstance(below, dict):
-            raise ConfigError(f"{where}: '{_clip(section)}' is a value, not a section")
+            raise ConfigError(f"{where}: '{clip(section)}' is a value, not a section")
         leaf[section] = leaf = dict(below)
     leaf[name] = value
     return new
@@ -236,21 +236,15 @@ def _with_override(tree: dict[str, Any], override: str) -> dict[str, Any]:
 def _first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
-    location = _clip(".".join(str(part) for part in first["loc"]))
+    location = clip(".".join(str(part) for part in first["loc"]))
     if first["type"] == "extra_forbidden":
         section: Any = Config
         for part in first["loc"][:-1]:
             section = section.model_fields[part].annotation
-        text = f"unknown key '{location}'{did_you_mean(_clip(str(first['loc'][-1])), section.model_fields)}"
+        text = f"unknown key '{location}'{did_you_mean(clip(str(first['loc'][-1])), section.model_fields)}"
     else:
         text = f"'{location}' is {_ECHO.repr(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
     return text + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
-
-
-def _clip(text: str) -> str:
-    """Return a text as it is repeated in an error: in one line, and not much of it."""
-    line = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text[:81])
-    return line if len(text) <= 80 else line[:77] + "..."
 
 
 def config_leaves(config: Config) -> dict[str, Any]:

@@ -36,6 +36,12 @@ class JournalError(PcamError):
     """A notebook, a chapter's evidence or the book cannot be made from what is there."""
 
 
+def clip(text: str) -> str:
+    """Return a text as an error repeats it: in one line, and not much of it."""
+    line = "".join(character if character.isprintable() else repr(character)[1:-1] for character in text[:81])
+    return line if len(text) <= 80 else line[:77] + "..."
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `"; did you mean 'x'?"` for the closest known word, else the list of what is known."""
     choices = sorted(known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -164,6 +165,39 @@ def test_opened_once_per_process(tiny: Path, method: str) -> None:
     process.start()
     assert queue.get(timeout=60) == expected
     process.join()
+
+
+CHANGES = {
+    "written": lambda path: path.write_bytes(path.read_bytes()),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"0"),
+    "replaced": lambda path: shutil.copy2(path, path.with_suffix(".new")) and path.with_suffix(".new").replace(path),
+    "removed": lambda path: path.unlink(),
+}
+
+
+@pytest.mark.parametrize("part", ["x", "y"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_file_that_changes_while_it_is_open_is_named(
+    change: Callable[[Path], object], part: str, tiny: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "copy")
+    split = open_split(folder, "train")
+    split.check_unchanged()
+    copy = pickle.loads(pickle.dumps(split))  # noqa: S301 - our own object, made in this line
+    change(split_path(folder, "train", part))
+    for opened in (split, copy):  # a worker that opens the file after the change must not take it for the old one
+        with pytest.raises(DataError, match=rf"train_{part}\.h5: file: changed while it was open; leave it alone and"):
+            opened.check_unchanged()
+
+
+def test_a_change_stops_what_is_being_read(tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "copy")
+    split = open_split(folder, "train")
+    blocks = split.while_unchanged(split.read([i]) for i in range(3))
+    next(blocks)
+    split_path(folder, "train", "x").touch()
+    with pytest.raises(DataError, match=r"train_x\.h5: file: changed while it was open"):
+        next(blocks)
 
 
 def test_pickle_drops_the_open_file(tiny: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import h5py
@@ -149,3 +150,18 @@ def test_no_labels(tmp_path: Path) -> None:
         file["x"] = np.zeros((2, 96, 96, 3), np.uint8)
     with pytest.raises(DataError, match="test has no labels; training needs its y file"):
         Loader(open_split(tmp_path, "test"), 2)
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_a_file_that_changes_stops_the_epoch(tiny: Path, tmp_path: Path, resident: bool) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "copy")
+    loader = Loader(open_split(folder, "train"), 16, resident=resident)
+    batches = loader.epoch(0, 0)
+    next(batches)
+    split_path(folder, "train", "x").touch()
+    with pytest.raises(
+        DataError, match=r"train_x\.h5: file: changed while it was open; leave it alone and start again"
+    ):
+        next(batches)
+    with pytest.raises(DataError, match="changed while it was open"):
+        list(loader.in_order())

@@ -11,19 +11,19 @@ Source: Veeling et al. 2018 (arXiv 1806.03962), Zenodo record 2546921.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from pcam.data.hdf5 import Fault, check_array, damaged, open_h5, reading
+from pcam.data.tables import read_column
 from pcam.data.values import misfits, unfit
 from pcam.errors import DataError, did_you_mean
 
@@ -32,6 +32,8 @@ PATCH_SHAPE = (96, 96, 3)
 SAMPLE_MARKER = "sample.json"
 _PREFIX = "camelyonpatch_level_2_split"
 _BLOCK = 512  # patches read at a time where a whole split is walked: 14 MB
+
+T = TypeVar("T")
 
 
 def split_path(directory: Path | str, split: str, part: str) -> Path:
@@ -75,6 +77,9 @@ class Split:
         self.name = name
         self._handle: h5py.File | None = None
         self._pid = -1
+        self._opened = {
+            os.fspath(path): _state(os.fspath(path)) for path in (self._path, split_path(directory, name, "y"))
+        }
 
     def __len__(self) -> int:
         return int(self.x.shape[0])
@@ -83,7 +88,7 @@ class Split:
         return f"Split({str(self.directory)!r}, {self.name!r}, n={len(self)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"directory": self.directory, "name": self.name, "_handle": None, "_pid": -1}
+        return {"directory": self.directory, "name": self.name, "_handle": None, "_pid": -1, "_opened": self._opened}
 
     @property
     def _path(self) -> Path:
@@ -102,6 +107,22 @@ class Split:
             self._handle, self._pid = open_h5(self._path, "x"), os.getpid()
         return self._handle["x"]
 
+    def check_unchanged(self) -> None:
+        """Check that the patch and the label file are those that were opened: two `stat` calls.
+
+        Raises:
+            DataError: size, time of writing or inode of one of them changed since.
+        """
+        for path, before in self._opened.items():
+            if _state(path) != before:
+                raise DataError(f"{path}: file: changed while it was open; leave it alone and start again")
+
+    def while_unchanged(self, batches: Iterator[T]) -> Iterator[T]:
+        """Pass on what is read from the files until one of them changes; then raise as `check_unchanged`."""
+        for batch in batches:
+            self.check_unchanged()
+            yield batch
+
     @cached_property
     def labels(self) -> NDArray[np.uint8] | None:
         """Labels uint8 (N,), 1 where tumour touches the centre 32×32; None when there is no `y` file."""
@@ -114,7 +135,7 @@ class Split:
     @cached_property
     def slides(self) -> NDArray[np.str_] | None:
         """The slide name (N,) of each patch from the meta file's `wsi`; None when there is no meta file."""
-        return _csv_column(split_path(self.directory, self.name, "meta"), "wsi", len(self))
+        return read_column(split_path(self.directory, self.name, "meta"), "wsi", len(self))
 
     @cached_property
     def groups(self) -> NDArray[np.int64] | None:
@@ -131,7 +152,7 @@ class Split:
 
     @cached_property
     def _overlap_groups(self) -> NDArray[np.str_] | None:
-        return _csv_column(split_path(self.directory, self.name, "ids"), "overlap_group", len(self))
+        return read_column(split_path(self.directory, self.name, "ids"), "overlap_group", len(self))
 
     def read_raw(self, indices: Sequence[int] | NDArray[np.integer] | slice) -> NDArray[Any]:
         """Return the patches (B, 96, 96, 3) in the stored dtype, in the order asked; an index may repeat.
@@ -187,6 +208,14 @@ class Split:
         return digest.hexdigest()
 
 
+def _state(path: str) -> tuple[int, int, int] | None:
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - called with every batch, and a Path takes longer to make than the call
+    except OSError:
+        return None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
 def open_split(directory: Path | str, split: str) -> Split:
     """Open a split after checking everything about it that does not need its pixels.
 
@@ -228,9 +257,11 @@ def validate(directory: Path | str, split: str, *, values: bool = True) -> list[
         path = split_path(folder, split, part)
         if n is not None and path.exists():
             try:
-                _csv_column(path, column, n)
+                read_column(path, column, n)
             except DataError as error:
-                faults.append(Fault(str(path), column, str(error).partition(": ")[2], "restore the file or remove it"))
+                faults.append(
+                    Fault(str(path), column, str(error).removeprefix(f"{path}: "), "restore the file or remove it")
+                )
     return faults
 
 
@@ -261,19 +292,3 @@ def _check_labels(path: Path, n: int | None, n_labels: int, faults: list[Fault])
     if not np.isin(found, (0, 1)).all():
         wrong = found[~np.isin(found, (0, 1))][0]
         faults.append(Fault(str(path), "y", f"label {wrong} is neither 0 nor 1", "store 0 (no tumour) or 1 (tumour)"))
-
-
-def _csv_column(path: Path, column: str, n: int) -> NDArray[np.str_] | None:
-    if not path.exists():
-        return None
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.DictReader(file)
-            if column not in (rows.fieldnames or ()):
-                raise DataError(f"{path}: no column '{column}'")
-            values = [row[column] for row in rows]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a CSV file ({error})") from error
-    if len(values) != n:
-        raise DataError(f"{path}: {len(values)} rows for {n} patches")
-    return np.array(values, dtype=np.str_)

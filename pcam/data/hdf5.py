@@ -8,6 +8,7 @@ Source: the HDF5 file format specification, version 3, messages 0003 (layout), 0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import h5py
 
-from pcam.errors import DataError
+from pcam.errors import DataError, clip
 
 # Filters that the library or h5py brings along, by their registered number; any other would be loaded from a plugin.
 FILTERS = {
@@ -80,7 +81,10 @@ def check_array(path: Path, key: str, item: tuple[int, ...], faults: list[Fault]
         faults.append(file)
         return None
     with file:
-        found = _array_fault(file, path, key, item)
+        try:
+            found = _array_fault(file, path, key, item)
+        except _DAMAGE:
+            found = _damaged_tables(path, key)
         if isinstance(found, Fault):
             faults.append(found)
             return None
@@ -89,8 +93,10 @@ def check_array(path: Path, key: str, item: tuple[int, ...], faults: list[Fault]
 
 def _array_fault(file: h5py.File, path: Path, key: str, item: tuple[int, ...]) -> Fault | int:
     array = file.get(key)
+    if array is None and key in set(file):
+        return _damaged_tables(path, key)
     if not isinstance(array, h5py.Dataset):
-        found = ", ".join(sorted(file)) or "nothing"
+        found = clip(", ".join(sorted(file))) or "nothing"
         return Fault(str(path), key, f"no dataset '{key}' in it (found {found})", f"rename it to '{key}'")
     if array.ndim != 1 + len(item) or array.shape[1:] != item:
         expected = "(N, " + ", ".join(map(str, item)) + ")"
@@ -99,11 +105,21 @@ def _array_fault(file: h5py.File, path: Path, key: str, item: tuple[int, ...]) -
         return Fault(str(path), key, f"dtype {array.dtype} is not uint8", "store it as uint8")
     if array.shape[0] == 0:
         return Fault(str(path), key, "the split is empty", "give it at least one patch")
+    if unwritten := _unwritten(array):
+        return Fault(str(path), key, f"incomplete: {unwritten} was never written", "fetch it again")
     try:
         array[array.shape[0] - 1]  # a file cut after its header opens, and fails only here
     except OSError:
         return Fault(str(path), key, "truncated or damaged: its last patch cannot be read", "fetch it again")
     return int(array.shape[0])
+
+
+def _unwritten(array: h5py.Dataset) -> str:
+    """Say what has no place in the file: HDF5 would read it as zeros, and so as black patches."""
+    if array.chunks is None:
+        return f"{missing:,} B of it" if (missing := array.nbytes - array.id.get_storage_size()) > 0 else ""
+    needed = math.prod(-(-size // chunk) for size, chunk in zip(array.shape, array.chunks, strict=True))
+    return f"{missing:,} of {needed:,} chunks" if (missing := needed - array.id.get_num_chunks()) > 0 else ""
 
 
 def _opened(path: Path, key: str) -> h5py.File | Fault:
@@ -116,11 +132,15 @@ def _opened(path: Path, key: str) -> h5py.File | Fault:
     try:
         fault = _outward(file, path, key)
     except _DAMAGE:
-        fault = Fault(str(path), key, "damaged: its tables cannot be read", "fetch it again")
+        fault = _damaged_tables(path, key)
     if fault is None:
         return file
     file.close()
     return fault
+
+
+def _damaged_tables(path: Path, key: str) -> Fault:
+    return Fault(str(path), key, "damaged: its tables cannot be read", "fetch it again")
 
 
 def _unreadable(path: Path, error: OSError) -> str:
@@ -135,7 +155,9 @@ def _outward(file: h5py.File, path: Path, key: str) -> Fault | None:
     """Find what would lead out of the file, by looking at links and headers only: nothing is followed or read."""
 
     def other_link(name: bytes, info: h5py.h5l.LinkInfo) -> tuple[str, str] | None:
-        return None if info.type == h5py.h5l.TYPE_HARD else (repr(name)[2:-1], _LINKS.get(info.type, "a foreign link"))
+        if info.type == h5py.h5l.TYPE_HARD:
+            return None
+        return clip(name.decode(errors="backslashreplace")), _LINKS.get(info.type, "a foreign link")
 
     if link := file.id.links.visit(other_link, info=True):
         return Fault(

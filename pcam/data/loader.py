@@ -166,11 +166,12 @@ class Loader:
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the epoch's batches in the order of `epoch_order`, from batch number `start` on."""
-        return self._batches(batch_indices(len(self.indices), self.batch_size, seed, epoch)[start:])
+        batches = self._batches(batch_indices(len(self.indices), self.batch_size, seed, epoch)[start:])
+        return self.split.while_unchanged(batches)
 
     def in_order(self) -> Iterator[Batch]:
         """Yield every patch once, in index order: for validation, which needs no chance."""
-        return self._batches(_cut(np.arange(len(self.indices), dtype=np.int64), self.batch_size))
+        return self.split.while_unchanged(self._batches(_cut(np.arange(len(self.indices)), self.batch_size)))
 
     def channel_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and standard deviation (3,) of R, G, B over the patches used, in 0..255.

@@ -98,6 +98,7 @@ def pack(src: Path | str, dst: Path | str, *, progress: bool = True) -> PackRepo
             for split in splits.values():
                 _pack_patches(split, work, progress)
                 _pack_labels(split, work)
+                split.check_unchanged()
         except DataError:  # there is nothing to continue: the source itself has to change first
             shutil.rmtree(work)
             raise
