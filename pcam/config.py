@@ -87,6 +87,7 @@ class TrainConfig(_Section):
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: the machine's choice, recorded in the run")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
     checkpoint_every: int = Field(1, ge=1, description="epochs between checkpoints")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of a mean of the weights, used instead; 0: none")
     patience: int | None = Field(None, ge=1, description="stop after this many epochs without a better valid loss")
     log_every: int = Field(1, ge=1, description="steps between logged steps")
 

@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ def train(args: argparse.Namespace) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("pcam").setLevel(logging.INFO)
     run = train(config, args.data, args.runs, resume=args.resume, progress=_progress())
-    _show(args, {"run": run.path, "id": run.id, "state": run.state, "final": run.final}, str(run.path))
+    if os.environ.get("RANK", "0") == "0":  # of several processes, one answers
+        _show(args, {"run": run.path, "id": run.id, "state": run.state, "final": run.final}, str(run.path))
     return 0
 
 

@@ -16,6 +16,7 @@ import json
 import pickle
 import shutil
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ from safetensors.torch import save as save_tensors
 
 from pcam.config import ModelConfig
 from pcam.errors import RunError
-from pcam.storage import atomic_path, sha256_file, write_bytes, write_text
+from pcam.storage import atomic_path, sha256_file, write_bytes, write_text, writing
 
 FORMAT = 1
 _KEPT = 2
 _SUMS = "SHA256SUMS"
+# What torch's restricted unpickler raises on content that is no checkpoint, besides what it refuses.
+_MALFORMED = (RuntimeError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError)
 
 
 def weights_bytes(weights: Mapping[str, torch.Tensor], config: ModelConfig) -> bytes:
@@ -65,6 +68,7 @@ def save_checkpoint(
     best: Mapping[str, torch.Tensor] | None,
     state: dict[str, Any],
     config: ModelConfig,
+    run: str = "",
 ) -> Path:
     """Write a checkpoint of a run and remove those before the last two.
 
@@ -75,15 +79,16 @@ def save_checkpoint(
         best: the best model's state, or None.
         state: all else that resuming needs: tensors, numbers, texts and containers of them.
         config: of the model.
+        run: the id of the run that it belongs to.
 
     Raises:
         StorageError: it cannot be written; the earlier checkpoints are untouched.
     """
     target = folder / f"step-{step:08d}"
-    if target.exists():  # a resumed run passes the same steps again, with the same bits
-        shutil.rmtree(target)
+    if target.exists():  # a run that went on from an earlier one, as this one was damaged
+        _remove(target)
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "step": step, **state}, buffer)
+    torch.save({"format": FORMAT, "run": run, "step": step, **state}, buffer)
     files = {"weights.safetensors": weights_bytes(weights, config), "state.pt": buffer.getvalue()}
     if best is not None:
         files["best.safetensors"] = weights_bytes(best, config)
@@ -93,8 +98,16 @@ def save_checkpoint(
         sums = [f"{sha256_file(temporary / name)}  {name}\n" for name in sorted(files)]
         write_text(temporary / _SUMS, "".join(sums))
     for old in checkpoint_folders(folder)[:-_KEPT]:
-        shutil.rmtree(old)
+        _remove(old)
     return target
+
+
+def _remove(path: Path) -> None:
+    # Renamed first: a kill in the middle then leaves a stray temporary, not a checkpoint with half of its files.
+    doomed = path.with_name(f".{path.name}.tmp")
+    with writing(path):
+        path.rename(doomed)
+        shutil.rmtree(doomed)
 
 
 def checkpoint_folders(folder: Path) -> list[Path]:
@@ -102,11 +115,18 @@ def checkpoint_folders(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-????????"))
 
 
-def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None, dict[str, Any]]:
+def load_checkpoint(
+    path: Path, run: str | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None, dict[str, Any]]:
     """Read one checkpoint: weights, best weights or None, and state.
 
+    Args:
+        path: its folder.
+        run: the id of the run that it must belong to; None: any.
+
     Raises:
-        RunError: a file is missing or damaged, or of a newer format.
+        RunError: a file is missing or damaged, of a newer format, or of another run: another configuration,
+            model, data or code.
     """
     sums = _read_sums(path)
     weights = read_weights(path / "weights.safetensors", sums.get("weights.safetensors", ""))
@@ -114,23 +134,40 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, torc
     state_path = path / "state.pt"
     if not state_path.is_file() or sha256_file(state_path) != sums.get("state.pt"):
         raise RunError(f"{state_path} is damaged: its SHA-256 is not the recorded one; remove {path}")
-    try:
-        state = torch.load(state_path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise RunError(f"{state_path} holds more than tensors and numbers ({reason}); remove {path}") from error
-    if state["format"] != FORMAT:
-        raise RunError(f"{path} has checkpoint format {state['format']}, this version reads {FORMAT}; update pcam")
+    state = _read_state(state_path)
+    if state.get("format") != FORMAT:
+        raise RunError(f"{path} has checkpoint format {state.get('format')}, this version reads {FORMAT}; update pcam")
+    if run is not None and state["run"] != run:
+        raise RunError(f"{path} belongs to run {state['run']}, not to {run}; remove it")
     return weights, best, state
 
 
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > path.stat().st_size:  # torch compresses nothing: few bytes that become many are an attack
+            raise pickle.UnpicklingError(f"it unpacks to {unpacked:,} bytes")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, *_MALFORMED) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{path} holds more than tensors and numbers ({reason}); remove {path.parent}") from error
+    if not isinstance(state, dict):
+        raise RunError(f"{path} holds no training state; remove {path.parent}")
+    return state
+
+
 def load_last(
-    folder: Path,
+    folder: Path, run: str | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None, dict[str, Any]] | None:
     """Read the newest sound checkpoint of a run; None where there is no checkpoint.
 
+    Args:
+        folder: the run's `checkpoints` folder.
+        run: the id of the run that they must belong to; None: any.
+
     Warns:
-        UserWarning: the newest is damaged and the one before it is used; names both.
+        UserWarning: the newest is damaged, or of another run, and the one before it is used; names both.
 
     Raises:
         RunError: there are checkpoints and none of them is sound.
@@ -139,7 +176,7 @@ def load_last(
     damaged: list[str] = []
     for path in candidates:
         try:
-            loaded = load_checkpoint(path)
+            loaded = load_checkpoint(path, run)
         except RunError as error:
             damaged.append(str(error))
             continue

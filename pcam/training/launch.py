@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from pcam.provenance import cpu_name, git_state, hardware, lock_hash, slurm_job
 from pcam.storage import ClaimedError, claim, sha256_file, write_bytes, write_json, write_text
 from pcam.training.checkpoint import checkpoint_folders, read_weights, weights_bytes
 from pcam.training.compare import changed_libraries, library_versions
-from pcam.training.loop import fit
+from pcam.training.distributed import World, joined, spread
+from pcam.training.loop import Position, fit
 from pcam.training.runs import MODEL_FILE, Run, code_version, identity, split_record
 from pcam.training.seeds import Seeds, choose_device, reproducible, seed_generators
 from pcam.training.stop import Interrupted, StopRequest
@@ -66,23 +67,42 @@ def train(
     # All that a person may have got wrong is found before a folder is made.
     model_class(config.model.name)
     device = choose_device(config.train.device)
+    with joined(device) as world:
+        return _train(config, Path(data_dir), Path(runs_dir), resume, wait, progress, seeds, device, world)
+
+
+def _train(
+    config: Config,
+    data_dir: Path,
+    runs_dir: Path,
+    resume: bool,
+    wait: bool,
+    progress: bool,
+    seeds: Seeds | None,
+    device: torch.device,
+    world: World,
+) -> Run:
     seeds = seeds or Seeds.of(config.seed)
     splits = [open_split(data_dir, name) for name in (config.data.train_split, config.data.valid_split)]
     _need_both_classes(config, splits[0])
     records = {split.name: split_record(split) for split in splits}
     nonce = secrets.token_hex(8) if seeds.off else ""
-    run = Run(Path(runs_dir) / identity(config, {name: r["fingerprint"] for name, r in records.items()}, nonce))
-    if _is_completed(run):
+    run = Run(runs_dir / identity(config, {name: r["fingerprint"] for name, r in records.items()}, nonce))
+    if not world.same(run.id):
+        raise RunError(f"process {world.rank} would train {run.id}, others would not: give all the same data and code")
+    if world.told(_is_completed(run)):
         _note_other_libraries(run)
         return run
     while True:
         try:
-            with claim(run.path / "claim"):
-                if not _is_completed(run):
+            # One process claims the run for all; when it is refused it says why, and the others end as it does.
+            with claim(run.path / "claim") if world.first else nullcontext():
+                if world.first and not _is_completed(run):
                     _refuse_unfinished(run, resume)
-                    data = {"directory": str(Path(data_dir).resolve()), "kind": data_kind(data_dir), "splits": records}
+                    data = {"directory": str(data_dir.resolve()), "kind": data_kind(data_dir), "splits": records}
                     write_json(run.path / "data.json", data)
-                    _train_claimed(run, config, splits, seeds, device, progress)
+                if not world.told(_is_completed(run)):
+                    _train_claimed(run, config, splits, seeds, device, world, progress)
             return run
         except ClaimedError as error:
             if not (wait and error.alive):
@@ -131,41 +151,53 @@ def _refuse_unfinished(run: Run, resume: bool) -> None:
 
 
 def _train_claimed(
-    run: Run, config: Config, splits: list[Split], seeds: Seeds, device: torch.device, progress: bool
+    run: Run, config: Config, splits: list[Split], seeds: Seeds, device: torch.device, world: World, progress: bool
 ) -> None:
-    """Train in a folder that this process has claimed, and leave its final state there."""
+    """Train in a folder that this process, or the first of its world, has claimed, and leave its final state there."""
+    stop = StopRequest()
+    controlled = reproducible(seeds, config.train.deterministic, config.train.threads)
+    # Signals are noted until the run's state is written: torchrun sends one as soon as any process is gone.
+    with stop.listening(), _recorded(run) if world.first else nullcontext(), controlled as controls:
+        if world.first:
+            _record_start(run, config, environment(device, controls, world.size))
+        model = build(config.model).to(device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        spread(model, world)
+        train_set, valid_set = _loaders(config, splits, device, world)
+        model.set_normalisation(*train_set.channel_statistics())
+        seed_generators(seeds.library)
+        end = fit(config, run.path, model, train_set, valid_set, seeds, stop, world, progress)
+        if world.first:
+            _record_end(run, config, model, end)
+
+
+def _record_start(run: Run, config: Config, environment: dict[str, Any]) -> None:
+    run.write_status("claimed")
     for stray in run.path.rglob(".*.tmp*"):  # half-written by a process that was killed
         if not stray.name.startswith(".claim"):  # another process may be trying to claim the run just now
             shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
-    resumed = bool(checkpoint_folders(run.path / "checkpoints"))
-    run.write_status("claimed")
     write_text(run.path / "config.yaml", dump_yaml(config))
-    stop = StopRequest()
-    controlled = reproducible(seeds, config.train.deterministic, config.train.threads)
-    with _recorded(run), stop.listening(), controlled as controls:
-        write_json(run.path / "environment.json", environment(device, controls, resumed))
-        model = build(config.model).to(device)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        train_set, valid_set = _loaders(config, splits, device)
-        model.set_normalisation(*train_set.channel_statistics())
-        seed_generators(seeds.library)
-        run.write_status("running")
-        end = fit(config, run.path, model, train_set, valid_set, seeds, stop, progress)
-        write_bytes(run.path / MODEL_FILE, weights_bytes(model.state_dict(), config.model))
-        sha256 = sha256_file(run.path / MODEL_FILE)
-        write_text(run.path / f"{MODEL_FILE}.sha256", f"{sha256}  {MODEL_FILE}\n")
-        epochs = run.epochs
-        chosen = epochs[end.best_epoch] if config.train.patience else epochs[-1]
-        final = {key: value for key, value in chosen.items() if key not in ("kind", "seconds")}
-        seconds = round(sum(row["seconds"] for row in epochs), 3)
-        run.write_status("completed", final={**final, "steps": end.step, "seconds": seconds, "sha256": sha256})
+    resumed = bool(checkpoint_folders(run.path / "checkpoints"))
+    write_json(run.path / "environment.json", {**environment, "resumed": resumed})
+    run.write_status("running")
 
 
-def _loaders(config: Config, splits: list[Split], device: torch.device) -> tuple[Loader, Loader]:
-    train_split, valid_split = splits
-    size, workers = config.train.batch_size, config.data.workers
-    train_set = Loader(train_split, size, indices=_used(config, train_split), workers=workers, device=device)
-    return train_set, Loader(valid_split, max(size, 256), workers=workers, device=device)
+def _record_end(run: Run, config: Config, model: PatchClassifier, end: Position) -> None:
+    write_bytes(run.path / MODEL_FILE, weights_bytes(model.state_dict(), config.model))
+    sha256 = sha256_file(run.path / MODEL_FILE)
+    write_text(run.path / f"{MODEL_FILE}.sha256", f"{sha256}  {MODEL_FILE}\n")
+    epochs = run.epochs
+    chosen = epochs[end.best_epoch] if config.train.patience else epochs[-1]
+    final = {key: value for key, value in chosen.items() if key not in ("kind", "seconds")}
+    seconds = round(sum(row["seconds"] for row in epochs), 3)
+    run.write_status("completed", final={**final, "steps": end.step, "seconds": seconds, "sha256": sha256})
+
+
+def _loaders(config: Config, splits: list[Split], device: torch.device, world: World) -> tuple[Loader, Loader]:
+    """Return the loaders of the training and the validation patches; each process reads its rows of every batch."""
+    size, used = config.train.batch_size, _used(config, splits[0])
+    common: dict[str, Any] = {"device": device, "workers": config.data.workers, "rank": world.rank, "world": world.size}
+    return Loader(splits[0], size, indices=used, **common), Loader(splits[1], max(size, 256), **common)
 
 
 def _used(config: Config, split: Split) -> NDArray[np.int64]:
@@ -197,13 +229,13 @@ def _recorded(run: Run) -> Iterator[None]:
         raise
 
 
-def environment(device: torch.device, controls: dict[str, Any], resumed: bool) -> dict[str, Any]:
+def environment(device: torch.device, controls: dict[str, Any], processes: int = 1) -> dict[str, Any]:
     """Return what environment.json keeps: versions, hardware, controls, commit, lock and cluster job.
 
     Args:
         device: where the run computes.
         controls: what `reproducible` has set.
-        resumed: whether the run goes on from a checkpoint.
+        processes: how many train together.
     """
     git = git_state()
     return {
@@ -217,11 +249,11 @@ def environment(device: torch.device, controls: dict[str, Any], resumed: bool) -
         "cpu": cpu_name(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "controls": controls,
+        "processes": processes,
         "commit": git.commit,
         "dirty": git.dirty,
         "code_version": code_version(),
         "lock_sha256": lock_hash(),
         "slurm": slurm_job(),
         "command": sys.argv,
-        "resumed": resumed,
     }

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from pcam.config import Config, TrainConfig
@@ -28,12 +29,14 @@ from pcam.errors import RunError
 from pcam.models import PatchClassifier
 from pcam.storage import append_lines, write_text
 from pcam.training.checkpoint import load_last, save_checkpoint
+from pcam.training.distributed import World
 from pcam.training.schedule import PLATEAU_FACTOR, PLATEAU_PATIENCE, learning_rate
 from pcam.training.seeds import Seeds, generator_states, restore_generators
 from pcam.training.stop import Interrupted, StopRequest
 from pcam.training.validate import validate
 
 _LOG = logging.getLogger(__name__)
+_READ_SECONDS = 0.5  # between looks at what the device has computed
 
 
 class TrainingFailed(RunError):
@@ -78,6 +81,7 @@ def fit(
     valid: Loader,
     seeds: Seeds,
     stop: StopRequest,
+    world: World,
     progress: bool = False,
 ) -> Position:
     """Train a model, from its last checkpoint if there is one, and leave it in its final state.
@@ -92,37 +96,66 @@ def fit(
         valid: validation patches.
         seeds: of order and augmentation; the global generators are seeded already.
         stop: asked after every step.
+        world: the processes that train together; the first one writes.
         progress: show a bar with the time left; else log one line an epoch.
 
     Returns:
         Where the run ended.
 
     Raises:
-        TrainingFailed: a loss became NaN or infinite.
+        TrainingFailed: a loss or a gradient became NaN or infinite. It is found before anything is saved.
+        RunError: no checkpoint is sound, or another process of this run is gone.
         Interrupted: a signal came; the run was saved first.
     """
     settings, metrics = config.train, folder / "metrics.jsonl"
     optimiser = make_optimiser(model, settings)
+    averaged: AveragedModel | None = None
+    judged: Any = model
+    if settings.average:
+        averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
+        judged = averaged.module
     here, best = Position(), None
-    loaded = load_last(folder / "checkpoints")
+    loaded = load_last(folder / "checkpoints", run=folder.name)
     if loaded:
         weights, best, state = loaded
         model.load_state_dict(weights)
         optimiser.load_state_dict(state["optimiser"])
+        if averaged is not None:
+            averaged.load_state_dict(state["averaged"])
         restore_generators(state["generators"])
         here = Position(**state["position"])
-    _keep_lines(metrics, here.lines)
+    if world.first:
+        _keep_lines(metrics, here.lines)
+    unread: list[tuple[int, float, int, torch.Tensor]] = []
+    read_at = time.monotonic()
 
-    def save() -> None:
-        state = {"optimiser": optimiser.state_dict(), "generators": generator_states(), "position": asdict(here)}
-        save_checkpoint(folder / "checkpoints", here.step, model.state_dict(), best, state, config.model)
+    def read_back() -> None:
+        """Fetch losses and norms of the last steps from the device at once: waiting at every step costs time."""
+        values = torch.stack([pair for *_, pair in unread]).tolist() if unread else []
+        for (step, rate, n, _), (loss, norm) in zip(unread, values, strict=True):
+            _finite(loss, "loss", step, here.epoch, settings)
+            _finite(norm, "gradient norm", step, here.epoch, settings)
+            if step % settings.log_every == 0:
+                log("step", {"step": step, "epoch": here.epoch, "loss": loss, "grad_norm": norm, "lr": rate})
+            here.loss_sum += loss * n
+            here.n_seen += n
+        unread.clear()
 
     def log(kind: str, row: dict[str, Any]) -> None:
-        append_lines(metrics, [json.dumps({"kind": kind, **row}, allow_nan=False)])
         here.lines += 1
+        if world.first:
+            append_lines(metrics, [json.dumps({"kind": kind, **row}, allow_nan=False)])
+
+    def save() -> None:
+        if not world.first:
+            return
+        state = {"optimiser": optimiser.state_dict(), "generators": generator_states(), "position": asdict(here)}
+        if averaged is not None:
+            state["averaged"] = averaged.state_dict()
+        save_checkpoint(folder / "checkpoints", here.step, model.state_dict(), best, state, config.model, folder.name)
 
     total = len(train) * settings.epochs
-    bar = tqdm(total=total, initial=here.step, disable=not progress, unit="step", dynamic_ncols=True)
+    bar = tqdm(total=total, initial=here.step, disable=not (progress and world.first), unit="step", dynamic_ncols=True)
     while not here.done:
         started = time.perf_counter() - here.seconds
         model.train()
@@ -130,43 +163,50 @@ def fit(
             rate = learning_rate(settings, here.step, total, here.plateau)
             for group in optimiser.param_groups:
                 group["lr"] = rate
+            n = min(settings.batch_size, len(train.indices) - here.batch * settings.batch_size)
+            first = world.take(n).start  # of n patches, this process has those from `first` on
             generator = augment_generator(seeds.augmentation, here.epoch, here.batch)
-            inputs = model.normalise(augment(batch.patches, settings.augment, generator))
+            inputs = augment(batch.patches, settings.augment, generator, batch_size=n, first=first)
             with torch.autocast(train.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                logits = model(inputs).float()
+                logits = model(model.normalise(inputs)).float()
             targets = batch.labels.float() * (1 - settings.label_smoothing) + settings.label_smoothing / 2
-            loss = binary_cross_entropy_with_logits(logits, targets)
+            loss = binary_cross_entropy_with_logits(logits, targets, reduction="sum") / n
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip or math.inf).item()
-            value = _finite(loss.item(), "loss", here, settings)
+            loss = world.add_gradients(model.parameters(), loss)
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip or math.inf)
             optimiser.step()
-            if here.step % settings.log_every == 0:
-                log("step", {"step": here.step, "epoch": here.epoch, "loss": value, "grad_norm": norm, "lr": rate})
-            here.loss_sum += value * len(targets)
-            here.n_seen += len(targets)
+            if averaged is not None:
+                averaged.update_parameters(model)
+            unread.append((here.step, rate, n, torch.stack((loss, norm))))
             here.step += 1
             here.batch += 1
             bar.update()
-            if stop.number is not None:
+            number = world.agree(stop.number)
+            if number is not None or time.monotonic() > read_at + _READ_SECONDS:
+                read_back()
+                read_at = time.monotonic()
+            if number is not None:
                 here.seconds = time.perf_counter() - started
                 save()
-                name = signal.Signals(stop.number).name
-                raise Interrupted(f"stopped by {name} after step {here.step} of {total}", stop.number)
+                world.told(True)  # nobody leaves before it is written: torchrun ends all when one is gone
+                name = signal.Signals(number).name
+                raise Interrupted(f"stopped by {name} after step {here.step} of {total}", number)
 
-        scores = validate(model, valid)
-        valid_loss = _finite(scores["valid_loss"], "valid loss", here, settings)
+        read_back()
+        scores = validate(judged, valid, world)
+        valid_loss = _finite(scores["valid_loss"], "valid loss", here.step, here.epoch, settings)
         train_loss, seconds = here.loss_sum / here.n_seen, time.perf_counter() - started
         row = {"epoch": here.epoch, "train_loss": train_loss, **scores, "lr": optimiser.param_groups[0]["lr"]}
         log("epoch", {**row, "seconds": round(seconds, 3)})
         line = f"epoch {here.epoch + 1}/{settings.epochs}: train loss {train_loss:.4f}, valid loss {valid_loss:.4f}"
         if progress:
             bar.set_description(line, refresh=False)
-        else:
+        elif world.first:
             _LOG.info("%s, %.1f s", line, seconds)
         if valid_loss < here.best_loss:
             here.best_loss, here.best_epoch, here.bad_epochs, here.plateau_bad = valid_loss, here.epoch, 0, 0
-            best = deepcopy(model.state_dict()) if settings.patience else None
+            best = deepcopy(judged.state_dict()) if settings.patience else None
         else:
             here.bad_epochs += 1
             here.plateau_bad += 1
@@ -178,8 +218,7 @@ def fit(
         if here.done or here.epoch % settings.checkpoint_every == 0:
             save()
     bar.close()
-    if best is not None:
-        model.load_state_dict(best)
+    model.load_state_dict(judged.state_dict() if best is None else best)
     return here
 
 
@@ -194,10 +233,10 @@ def make_optimiser(model: PatchClassifier, settings: TrainConfig) -> torch.optim
     return torch.optim.AdamW(groups, lr=settings.lr)
 
 
-def _finite(value: float | None, what: str, here: Position, settings: TrainConfig) -> float:
+def _finite(value: float | None, what: str, step: int, epoch: int, settings: TrainConfig) -> float:
     if value is None or not math.isfinite(value):
         raise TrainingFailed(
-            f"the {what} became {value} at step {here.step} (epoch {here.epoch}): lower train.lr "
+            f"the {what} became {value} at step {step} (epoch {epoch}): lower train.lr "
             f"(now {settings.lr:g}), add train.warmup or set train.grad_clip"
         )
     return value

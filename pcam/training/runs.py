@@ -35,7 +35,7 @@ _CODE = (
     "config.py",
     *(f"data/{name}.py" for name in ("format", "loader", "augment")),
     "models/*.py",
-    *(f"training/{name}.py" for name in ("seeds", "schedule", "loop", "launch")),
+    *(f"training/{name}.py" for name in ("seeds", "schedule", "distributed", "loop", "launch")),
 )
 
 

@@ -9,16 +9,27 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from pcam.data.loader import Loader
 from pcam.models import PatchClassifier
+from pcam.training.distributed import World
 
 
-def validate(model: PatchClassifier, loader: Loader) -> dict[str, float | None]:
+def validate(model: PatchClassifier, loader: Loader, world: World | None = None) -> dict[str, float | None]:
     """Score every patch once, in index order.
+
+    Args:
+        model: to be judged.
+        loader: of the patches, or of this process's share of them.
+        world: the processes that share them; None: this one alone.
 
     Returns:
         `valid_loss` (mean negative log-likelihood), `valid_auc` (None when only one class is there) and
         `valid_accuracy` at a score of 0.5.
     """
-    logits = torch.cat([model.predict_logits(batch.patches).cpu() for batch in loader.in_order()])
+    found = torch.zeros(len(loader.indices), device=loader.device)
+    for batch in loader.in_order():
+        places = np.searchsorted(loader.indices, batch.indices.numpy())
+        found[torch.from_numpy(places).to(found.device)] = model.predict_logits(batch.patches)
+    # Each process has put its share among zeros: their sum is the whole, to the bit.
+    logits = (world or World()).add(found).cpu()
     labels = torch.from_numpy(loader.labels)
     return {
         "valid_loss": binary_cross_entropy_with_logits(logits.double(), labels.double()).item(),

@@ -1,0 +1,193 @@
+"""Several processes, one run: what `torchrun --nproc_per_node=N -m pcam train …` adds to the training loop.
+
+Each process holds the whole model and takes its rows of every batch; what they found is added up, so that the run
+is that of one process up to the order of floating-point sums. A mean over a batch is a sum divided by
+the length of the whole batch, so that rows may be shared unevenly, and batch normalisation takes its statistics over
+all rows: unlike torch's SyncBatchNorm it does so on a CPU too. The first process alone writes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.nn import functional
+
+from pcam.data.loader import rank_rows
+from pcam.errors import ConfigError, RunError
+
+_TIMEOUT = timedelta(minutes=10)  # for a process that hangs; one that dies is noticed at once
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+@dataclass
+class World:
+    """The processes that train one run together, as one of them sees it.
+
+    Attributes:
+        rank: which one this is, from 0.
+        size: how many there are.
+        whole: patches of the present batch.
+        rows: which of them are this process's.
+    """
+
+    rank: int = 0
+    size: int = 1
+    whole: int = 0
+    rows: slice = field(default_factory=lambda: slice(0, 0))
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def take(self, n: int) -> slice:
+        """Note that the next batch has `n` patches, and return which rows are this process's."""
+        self.whole, self.rows = n, rank_rows(n, self.rank, self.size)
+        return self.rows
+
+    def add(self, values: torch.Tensor) -> torch.Tensor:
+        """Replace a tensor, in place, by its sum over all processes, and return it.
+
+        Raises:
+            RunError: another process is gone.
+        """
+        return self._reduce(values, distributed.ReduceOp.SUM)
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter], loss: torch.Tensor) -> torch.Tensor:
+        """Replace every gradient by its sum over all processes, and return the sum of their losses; see `add`."""
+        if self.size == 1:
+            return loss.detach()
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        # One message a step: many small ones cost more than what they carry.
+        flat = self.add(torch.cat([*(g.flatten() for g in gradients), loss.detach().reshape(1)]))
+        *parts, total = flat.split([*(g.numel() for g in gradients), 1])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return total[0]
+
+    def agree(self, number: int | None) -> int | None:
+        """Return the largest number that any process gave; all of them then do the same after the same step."""
+        return int(self._reduce(torch.tensor(number or 0), distributed.ReduceOp.MAX)) or None
+
+    def told(self, answer: bool) -> bool:
+        """Return the first process's answer in all of them."""
+        return bool(self.agree(int(answer) if self.first else 0))
+
+    def same(self, text: str) -> bool:
+        """Whether all processes gave the same hexadecimal text of up to 16 digits."""
+        both = torch.tensor([1, -1]) * (int(text, 16) >> 1)  # as it has to fit a signed integer
+        return int(self._reduce(both, distributed.ReduceOp.MAX).sum()) == 0
+
+    def _reduce(self, values: torch.Tensor, how: Any) -> torch.Tensor:
+        if self.size > 1:
+            try:
+                distributed.all_reduce(values, how)
+            except RuntimeError as error:
+                raise RunError(
+                    f"process {self.rank} of {self.size} lost the others ({str(error).splitlines()[0]}): one of them "
+                    "died or gave up, and says why itself; continue from the last checkpoint with --resume"
+                ) from error
+        return values
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """Join the processes that torchrun started, for the length of the block; alone, do nothing."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # What is decided on the host goes through gloo and never waits for a GPU.
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=_TIMEOUT)
+    try:
+        yield World(distributed.get_rank(), size)
+    finally:
+        distributed.destroy_process_group()
+
+
+def spread(model: nn.Module, world: World) -> None:
+    """Let the layers that look at a whole batch, or draw for it, do so over all processes.
+
+    Raises:
+        ConfigError: the model has a batch normalisation of its own kind.
+    """
+    if world.size == 1:
+        return
+    for parent in list(model.modules()):
+        for name, layer in parent.named_children():
+            if type(layer) in _BATCH_NORMS and layer.momentum is not None:
+                setattr(parent, name, _BatchNorm(layer, world))
+            elif type(layer) is nn.Dropout:
+                setattr(parent, name, _Dropout(layer.p, world))
+            elif isinstance(layer, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
+                raise ConfigError(
+                    f"{type(model).__name__} has a {type(layer).__name__}, which cannot be shared among processes; "
+                    "train it with one, without torchrun"
+                )
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; each adds to it, so its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(context: Any, values: torch.Tensor, world: World) -> torch.Tensor:
+        context.world = world
+        return world.add(values.clone())
+
+    @staticmethod
+    def backward(context: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return context.world.add(gradients[0].clone()), None
+
+
+class _BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation with the statistics of the whole batch; takes the place, and the state, of torch's."""
+
+    def __init__(self, layer: nn.Module, world: World) -> None:
+        assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        super().__init__(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+        self.load_state_dict(layer.state_dict())
+        self.to(next(layer.buffers()).device)
+        self.world, self.share = world, float(layer.momentum or 0)
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        pass  # any number of positions
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return super().forward(input)
+        others, shape = [d for d in range(input.ndim) if d != 1], [1, -1, *[1] * (input.ndim - 2)]
+        values = input.float()
+        n = self.world.add(torch.tensor(values.numel() // self.num_features)).item()
+        mean = _Sum.apply(values.sum(others), self.world) / n
+        centred = values - mean.view(shape)
+        variance = _Sum.apply(centred.square().sum(others), self.world) / n
+        with torch.no_grad():
+            self.get_buffer("num_batches_tracked").add_(1)
+            self.get_buffer("running_mean").lerp_(mean, self.share)
+            self.get_buffer("running_var").lerp_(variance * (n / (n - 1)), self.share)
+        scale = (variance + self.eps).rsqrt() * self.weight
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
+
+
+class _Dropout(nn.Module):
+    """Dropout whose mask is drawn for the whole batch, so that every process draws, and keeps, the same."""
+
+    def __init__(self, p: float, world: World) -> None:
+        super().__init__()
+        self.p, self.world = p, world
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        if not self.training:
+            return values
+        mask = functional.dropout(values.new_ones(self.world.whole, *values.shape[1:]), self.p)
+        return values * mask[self.world.rows]
