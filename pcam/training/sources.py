@@ -90,6 +90,11 @@ SOURCES = (
         "the number of threads is set, or recorded in the run",
         ("test_seeds.py::test_switches_are_set_recorded_and_put_back",),
     ),
+    Source(
+        "several processes",
+        "each takes its rows of the same batches; sums over all of them",
+        ("test_distributed.py::test_two_processes_have_the_loss_curve_of_one",),
+    ),
     Source("hardware and library versions", "not controlled: recorded in the run, versions pinned by a lock", ()),
 )
 
