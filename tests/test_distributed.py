@@ -22,7 +22,7 @@ from pcam.config import Config, build_config, dump_yaml
 from pcam.errors import ConfigError, RunError
 from pcam.storage import claim
 from pcam.training import Run, list_runs, load_model, run_id, train
-from pcam.training.distributed import World, spread
+from pcam.training.distributed import World
 
 TRAIN = {"epochs": 2, "batch_size": 20, "threads": 1, "augment": {"flip": True, "rotate": True, "color": 0.1}}
 CONFIGS = {
@@ -176,9 +176,6 @@ def test_rows_of_a_batch_are_shared_without_a_gap() -> None:
 
 def test_alone_nothing_is_changed() -> None:
     world, values = World(), torch.ones(2)
-    model = nn.Sequential(nn.BatchNorm2d(2), nn.Dropout(0.5))
-    spread(model, world)
-    assert [type(layer) for layer in model] == [nn.BatchNorm2d, nn.Dropout]
     assert world.add(values) is values
     assert world.agree(None) is None
     assert world.agree(15) == 15
@@ -186,7 +183,40 @@ def test_alone_nothing_is_changed() -> None:
     assert world.same("ffffffffffffffff")
 
 
-@pytest.mark.parametrize("layer", [nn.SyncBatchNorm(2), nn.Dropout2d(0.1), nn.BatchNorm2d(2, momentum=None)])
-def test_a_layer_that_cannot_be_shared_is_refused(layer: nn.Module) -> None:
-    with pytest.raises(ConfigError, match=rf"has a {type(layer).__name__}, which cannot be shared .*without torchrun"):
-        spread(nn.Sequential(layer), World(0, 2))
+def test_batch_normalisation_is_torchs() -> None:
+    torch.manual_seed(0)
+    # A world that counts itself twice has the statistics, and twice the rows, of one.
+    ours, theirs = (nn.BatchNorm2d(3) for _ in range(2))
+    inputs = [torch.randn(5, 3, 4, 2).requires_grad_() for _ in range(2)]
+    inputs[1].data.copy_(inputs[0])
+    world = World(size=2)
+    world.add = lambda values: values.mul_(2)  # type: ignore[method-assign]
+    with world.sharing():
+        found = ours(inputs[0])
+    expected = theirs(torch.cat([inputs[1], inputs[1]]))[:5]
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(ours.num_batches_tracked, theirs.num_batches_tracked)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_var, theirs.running_var)
+    ours.eval(), theirs.eval()
+    with world.sharing():
+        torch.testing.assert_close(ours(inputs[0]), theirs(inputs[1]))
+
+
+def test_dropout_is_the_rows_of_one_mask() -> None:
+    values = torch.rand(7, 3)
+    torch.manual_seed(1)
+    whole = nn.Dropout(0.4)(values)
+    for rank in range(3):
+        world = World(rank, 3)
+        rows = world.take(7)
+        torch.manual_seed(1)
+        with world.sharing():
+            assert torch.equal(nn.Dropout(0.4)(values[rows]), whole[rows])
+            assert nn.Dropout(0.4).eval()(values) is values
+
+
+def test_what_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(ConfigError, match="dropout2d cannot be shared among processes; train with one"):
+        with World(0, 2).sharing():
+            nn.Dropout2d(0.1)(torch.rand(2, 3, 4, 4))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import distributed, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from pcam.data.loader import rank_rows
 from pcam.errors import ConfigError, RunError
 
 _TIMEOUT = timedelta(minutes=10)  # for a process that hangs; one that dies is noticed at once
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+_NOT_SHARED = {getattr(functional, name) for name in ("dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "rrelu")}
 
 
 @dataclass
@@ -72,6 +73,14 @@ class World:
             gradient.copy_(part.view_as(gradient))
         return total[0]
 
+    def sharing(self) -> AbstractContextManager[Any]:
+        """Return a block in which a forward pass of this process's rows is a part of one of all rows.
+
+        Raises:
+            ConfigError: the model draws random numbers in a way that cannot be shared.
+        """
+        return _Sharing(self) if self.size > 1 else nullcontext()
+
     def agree(self, number: int | None) -> int | None:
         """Return the largest number that any process gave; all of them then do the same after the same step."""
         return int(self._reduce(torch.tensor(number or 0), distributed.ReduceOp.MAX)) or None
@@ -115,27 +124,6 @@ def joined(device: torch.device) -> Iterator[World]:
         distributed.destroy_process_group()
 
 
-def spread(model: nn.Module, world: World) -> None:
-    """Let the layers that look at a whole batch, or draw for it, do so over all processes.
-
-    Raises:
-        ConfigError: the model has a batch normalisation of its own kind.
-    """
-    if world.size == 1:
-        return
-    for parent in list(model.modules()):
-        for name, layer in parent.named_children():
-            if type(layer) in _BATCH_NORMS and layer.momentum is not None:
-                setattr(parent, name, _BatchNorm(layer, world))
-            elif type(layer) is nn.Dropout:
-                setattr(parent, name, _Dropout(layer.p, world))
-            elif isinstance(layer, nn.modules.batchnorm._BatchNorm | nn.modules.dropout._DropoutNd):
-                raise ConfigError(
-                    f"{type(model).__name__} has a {type(layer).__name__}, which cannot be shared among processes; "
-                    "train it with one, without torchrun"
-                )
-
-
 class _Sum(torch.autograd.Function):
     """The sum over all processes; each adds to it, so its gradient is the sum of theirs."""
 
@@ -149,45 +137,51 @@ class _Sum(torch.autograd.Function):
         return context.world.add(gradients[0].clone()), None
 
 
-class _BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation with the statistics of the whole batch; takes the place, and the state, of torch's."""
+class _Sharing(TorchFunctionMode):
+    """Inside it, what looks at a whole batch, or draws for it, does so over all processes, whichever layer asks."""
 
-    def __init__(self, layer: nn.Module, world: World) -> None:
-        assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
-        super().__init__(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        self.load_state_dict(layer.state_dict())
-        self.to(next(layer.buffers()).device)
-        self.world, self.share = world, float(layer.momentum or 0)
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
 
-    def _check_input_dim(self, input: torch.Tensor) -> None:
-        pass  # any number of positions
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is functional.batch_norm:
+            return self._batch_norm(*args, **kwargs)
+        if function is functional.dropout:
+            return self._dropout(*args, **kwargs)
+        if function in _NOT_SHARED:
+            raise ConfigError(f"{function.__name__} cannot be shared among processes; train with one, without torchrun")
+        return function(*args, **(kwargs or {}))
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(input)
+    def _batch_norm(
+        self,
+        input: torch.Tensor,
+        running_mean: torch.Tensor,
+        running_var: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        training: bool,
+        momentum: float,
+        eps: float,
+    ) -> torch.Tensor:
+        """Do what torch does, with mean and variance over the rows of all processes."""
+        if not training:
+            return functional.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
         others, shape = [d for d in range(input.ndim) if d != 1], [1, -1, *[1] * (input.ndim - 2)]
         values = input.float()
-        n = self.world.add(torch.tensor(values.numel() // self.num_features)).item()
+        n = self.world.add(torch.tensor(values.numel() // values.shape[1])).item()
         mean = _Sum.apply(values.sum(others), self.world) / n
         centred = values - mean.view(shape)
         variance = _Sum.apply(centred.square().sum(others), self.world) / n
         with torch.no_grad():
-            self.get_buffer("num_batches_tracked").add_(1)
-            self.get_buffer("running_mean").lerp_(mean, self.share)
-            self.get_buffer("running_var").lerp_(variance * (n / (n - 1)), self.share)
-        scale = (variance + self.eps).rsqrt() * self.weight
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
+            running_mean.lerp_(mean, momentum)
+            running_var.lerp_(variance * (n / (n - 1)), momentum)
+        scale = (variance + eps).rsqrt() * weight
+        return (centred * scale.view(shape) + bias.view(shape)).to(input.dtype)
 
-
-class _Dropout(nn.Module):
-    """Dropout whose mask is drawn for the whole batch, so that every process draws, and keeps, the same."""
-
-    def __init__(self, p: float, world: World) -> None:
-        super().__init__()
-        self.p, self.world = p, world
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return values
-        mask = functional.dropout(values.new_ones(self.world.whole, *values.shape[1:]), self.p)
-        return values * mask[self.world.rows]
+    def _dropout(self, input: torch.Tensor, p: float, training: bool, inplace: bool) -> torch.Tensor:
+        """Draw the mask for the whole batch, so that every process draws, and keeps, what one would."""
+        if not training:
+            return input
+        mask = functional.dropout(input.new_ones(self.world.whole, *input.shape[1:]), p)
+        return input * mask[self.world.rows]

@@ -27,7 +27,7 @@ from pcam.provenance import cpu_name, git_state, hardware, lock_hash, slurm_job
 from pcam.storage import ClaimedError, claim, sha256_file, write_bytes, write_json, write_text
 from pcam.training.checkpoint import checkpoint_folders, read_weights, weights_bytes
 from pcam.training.compare import changed_libraries, library_versions
-from pcam.training.distributed import World, joined, spread
+from pcam.training.distributed import World, joined
 from pcam.training.loop import Position, fit
 from pcam.training.runs import MODEL_FILE, Run, code_version, identity, split_record
 from pcam.training.seeds import Seeds, choose_device, reproducible, seed_generators
@@ -162,7 +162,6 @@ def _train_claimed(
             _record_start(run, config, environment(device, controls, world.size))
         model = build(config.model).to(device)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        spread(model, world)
         train_set, valid_set = _loaders(config, splits, device, world)
         model.set_normalisation(*train_set.channel_statistics())
         seed_generators(seeds.library)

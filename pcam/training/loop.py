@@ -167,7 +167,10 @@ def fit(
             first = world.take(n).start  # of n patches, this process has those from `first` on
             generator = augment_generator(seeds.augmentation, here.epoch, here.batch)
             inputs = augment(batch.patches, settings.augment, generator, batch_size=n, first=first)
-            with torch.autocast(train.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+            with (
+                world.sharing(),
+                torch.autocast(train.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"),
+            ):
                 logits = model(model.normalise(inputs)).float()
             targets = batch.labels.float() * (1 - settings.label_smoothing) + settings.label_smoothing / 2
             loss = binary_cross_entropy_with_logits(logits, targets, reduction="sum") / n
