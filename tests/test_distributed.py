@@ -217,6 +217,6 @@ def test_dropout_is_the_rows_of_one_mask() -> None:
 
 
 def test_what_cannot_be_shared_is_refused() -> None:
-    with pytest.raises(ConfigError, match="dropout2d cannot be shared among processes; train with one"):
-        with World(0, 2).sharing():
-            nn.Dropout2d(0.1)(torch.rand(2, 3, 4, 4))
+    refused = pytest.raises(ConfigError, match="dropout2d cannot be shared among processes; train with one")
+    with refused, World(0, 2).sharing():
+        nn.Dropout2d(0.1)(torch.rand(2, 3, 4, 4))

@@ -154,6 +154,7 @@ def fit(
             state["averaged"] = averaged.state_dict()
         save_checkpoint(folder / "checkpoints", here.step, model.state_dict(), best, state, config.model, folder.name)
 
+    half = settings.precision == "bfloat16"
     total = len(train) * settings.epochs
     bar = tqdm(total=total, initial=here.step, disable=not (progress and world.first), unit="step", dynamic_ncols=True)
     while not here.done:
@@ -167,10 +168,7 @@ def fit(
             first = world.take(n).start  # of n patches, this process has those from `first` on
             generator = augment_generator(seeds.augmentation, here.epoch, here.batch)
             inputs = augment(batch.patches, settings.augment, generator, batch_size=n, first=first)
-            with (
-                world.sharing(),
-                torch.autocast(train.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"),
-            ):
+            with world.sharing(), torch.autocast(train.device.type, torch.bfloat16, enabled=half):
                 logits = model(model.normalise(inputs)).float()
             targets = batch.labels.float() * (1 - settings.label_smoothing) + settings.label_smoothing / 2
             loss = binary_cross_entropy_with_logits(logits, targets, reduction="sum") / n
