@@ -58,6 +58,20 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def check_folder(path: Path) -> None:
+    """Check that a folder can be made or written to, before the work whose result goes there; nothing is made.
+
+    Raises:
+        StorageError: a part of the path is a file, or may not be written to.
+    """
+    with writing(path):
+        there = next(part for part in (path, *path.absolute().parents) if os.path.lexists(part))
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "not a folder")
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "not writable")
+
+
 def _sync_folder(folder: Path) -> None:
     # Without this the rename itself may be lost when the machine, not only the process, dies.
     handle = os.open(folder, os.O_RDONLY)

@@ -115,9 +115,8 @@ def slices(args: argparse.Namespace) -> int:
         f"{c.slice}: {c.metric} {c.gap:+.3f} against the rest, {c.verdict}" for c in weak_slices(table).itertuples()
     ]
     tried = table[["split", "slice"]].drop_duplicates().groupby("split", sort=False).size()
-    summary = (
-        f"tried {', '.join(f'{n} slices on {split}' for split, n in tried.items())}; weak: {len(claims) or 'none'}"
-    )
+    counts = ", ".join(f"{n} slices on {split}" for split, n in tried.items())
+    summary = f"tried {counts}; weak: {len(claims) or 'none'}" if counts else "tried none: no slice is large enough"
     # Through pandas, since a cell that is empty in the file is null in JSON, not NaN.
     records = json.loads(table.to_json(orient="records", double_precision=15))
     _show(args, records, "\n".join([summary, *claims, str(Path(args.out) / "slices.csv")]))

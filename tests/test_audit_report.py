@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from broken import make_broken
 from tissue import textured, write_folder
 
 from pcam.audit import ISSUES, AuditReport, audit
@@ -138,6 +139,12 @@ def test_an_output_that_cannot_be_written(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match=r"cannot write .*file"):
         audit(tiny, tmp_path / "file" / "out")
+
+
+def test_a_refused_audit_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train_x\.h5: x: damaged: patches near 0 cannot be read"):
+        audit(make_broken("damaged_chunk", tmp_path / "data"), tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_a_split_without_labels(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pcam.cli import build_parser, main
+from pcam.data import open_split
 
 
 def pcam(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -134,3 +135,13 @@ def test_closed_pipe_is_no_error(tmp_path: Path) -> None:
     line = f"{sys.executable} -m pcam doctor | head -n 1"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path)
     assert "Traceback" not in done.stderr
+
+
+def test_slices_too_small_to_be_tried_are_told(tiny: Path, tmp_path: Path) -> None:
+    table = tmp_path / "predictions.csv"
+    labels = open_split(tiny, "test").labels
+    rows = [f"test,{index},{label},{index / 24}" for index, label in enumerate(labels)]
+    table.write_text("\n".join(["split,index,label,score", *rows]) + "\n")
+    done = pcam("slices", str(table), "--data", str(tiny), "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "tried none: no slice is large enough"

@@ -211,6 +211,22 @@ def test_kind_of_data(tiny: Path, tmp_path: Path) -> None:
     assert data_kind(tiny) == "synthetic" and data_kind(tmp_path) == "real"
 
 
+@pytest.mark.parametrize("damage", ["emptied", "not JSON", "a folder", "a broken link", "lost"])
+def test_a_sample_stays_one_when_its_marker_is_damaged(damage: str, tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "copy")
+    marker = folder / "sample.json"
+    marker.unlink()
+    if damage == "emptied":
+        marker.touch()
+    elif damage == "not JSON":
+        marker.write_text('{"synthetic": false')
+    elif damage == "a folder":
+        marker.mkdir()
+    elif damage == "a broken link":
+        marker.symlink_to(folder / "nowhere")
+    assert data_kind(folder) == "synthetic"
+
+
 @pytest.mark.parametrize(
     ("split", "message"), [("trian", r"unknown split 'trian'; did you mean 'train'\?"), ("x", "known: test, train")]
 )

@@ -12,6 +12,7 @@ from sklearn import metrics as oracle
 
 from pcam.errors import DataError
 from pcam.evaluation import Predictions, baselines, fixed_threshold, is_constant, score_metrics
+from pcam.evaluation.intervals import wilson
 from pcam.evaluation.metrics import DECISION_METRICS, SCORE_METRICS
 
 
@@ -168,6 +169,36 @@ def test_no_interval_from_a_single_group_or_from_too_few_positives() -> None:
     rare = Predictions("test", np.arange(50), np.arange(50) == 49, np.linspace(0, 1, 50))
     metric = score_metrics(rare, bootstrap=200)["roc_auc"]
     assert metric.value == 1.0 and metric.low is None and "too few resamples" in metric.reason
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_perfect_proportion_is_not_certain(flipped: bool) -> None:
+    label = np.arange(40) % 2
+    slide = np.arange(40) // 4
+    called = np.where(slide < 2, label, 1 - label) if flipped else label  # flipped: no patch of 8 slides is right
+    if flipped:
+        label, slide, called = label[8:], slide[8:], called[8:]
+    p = Predictions("test", np.arange(len(label)), label, np.where(called == 1, 0.9, 0.1))
+    found = score_metrics(p, fixed_threshold(0.5), slide, group_kind="slide", bootstrap=200)
+    units, value = len(set(slide)), 0.0 if flipped else 1.0
+    for name in ("accuracy", "sensitivity", "specificity", "precision"):
+        metric = found[name]
+        assert metric.value == value
+        assert metric.method == f"Wilson score over {units} slides, since every resample gives {value:g}"
+        assert (metric.low, metric.high) == pytest.approx(wilson(value * units, units))
+        assert metric.high - metric.low > 0.2
+    assert found["roc_auc"].method.startswith("expanded percentile bootstrap over ")
+
+
+def test_only_slides_with_such_patches_are_trials() -> None:
+    slide = np.arange(60) // 3
+    label = (slide < 15).astype(int)  # 15 slides of tumour, all found; 5 without, some patches called wrong
+    score = np.where((label == 1) | (np.arange(60) % 3 == 0), 0.9, 0.1)
+    found = score_metrics(
+        Predictions("test", np.arange(60), label, score), fixed_threshold(0.5), slide, group_kind="slide", bootstrap=400
+    )
+    assert found["sensitivity"].method == "Wilson score over 15 slides, since every resample gives 1"
+    assert found["specificity"].value == pytest.approx(2 / 3)
 
 
 def test_a_slice_may_be_constant() -> None:

@@ -173,3 +173,21 @@ def test_append_lines(tmp_path: Path) -> None:
     storage.append_lines(tmp_path / "log", ["a", "b"])
     storage.append_lines(tmp_path / "log", ["c"])
     assert (tmp_path / "log").read_text() == "a\nb\nc\n"
+
+
+def test_a_place_is_checked_before_the_work(tmp_path: Path) -> None:
+    storage.check_folder(tmp_path / "new" / "deeper")
+    storage.check_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(
+            StorageError, match=r"cannot write .*file.*: a part of the path is a file; choose another path"
+        ):
+            storage.check_folder(path)
+
+
+def test_a_place_without_permission_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # these tests may run as root, who may write anywhere
+    with pytest.raises(StorageError, match=r"cannot write .*new: permission denied; choose a folder"):
+        storage.check_folder(tmp_path / "new")

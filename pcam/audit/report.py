@@ -100,8 +100,9 @@ def audit(
     for name in splits or ():
         if name not in there:
             raise DataError(f"{directory}: no split '{name}' to audit{did_you_mean(name, there)}")
-    out = storage.make_folder(Path(out))
+    storage.check_folder(Path(out))
     patches = scan(directory, [name for name in there if splits is None or name in splits])
+    out = storage.make_folder(Path(out))  # a refused audit leaves no empty folder
     scanned = time.perf_counter()
 
     unique = duplicates.representatives(patches)

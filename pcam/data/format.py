@@ -60,8 +60,11 @@ def available_splits(directory: Path | str) -> tuple[str, ...]:
 
 
 def data_kind(directory: Path | str) -> str:
-    """Return "synthetic" for a folder written by `pcam data sample`, else "real"."""
-    return "synthetic" if (Path(directory) / SAMPLE_MARKER).exists() else "real"
+    """Return "synthetic" for a folder written by `pcam data sample`, or a copy of one, else "real"."""
+    marker, manifest = Path(directory) / SAMPLE_MARKER, Path(directory) / "manifest.json"
+    # Whatever the marker holds; and the manifest still names one that was lost: damage makes no patch real.
+    listed = manifest.is_file() and f'"{SAMPLE_MARKER}"'.encode() in manifest.read_bytes()
+    return "synthetic" if listed or os.path.lexists(marker) else "real"
 
 
 class Split:

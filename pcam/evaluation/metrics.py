@@ -22,6 +22,13 @@ from pcam.evaluation.thresholds import Threshold
 
 SCORE_METRICS = ("roc_auc", "pr_auc", "brier", "nll")
 DECISION_METRICS = ("f_beta", "accuracy", "sensitivity", "specificity", "precision")
+_TP, _FP, _TN, _FN = 2, 3, 4, 5  # columns of `_patch_terms`
+PROPORTIONS = {  # of what and among what they are counted
+    "accuracy": ((_TP, _TN), (_TP, _FP, _TN, _FN)),
+    "sensitivity": ((_TP,), (_TP, _FN)),
+    "specificity": ((_TN,), (_TN, _FP)),
+    "precision": ((_TP,), (_TP, _FP)),
+}
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,11 @@ def score_metrics(
             why = f"one {group_kind} only" if units == 1 else "too few resamples hold both classes"
             reason = f"no interval: {why if bootstrap else 'no resamples were asked for'}"
             return Metric(name, value, None, None, n, n_positive, prefix + "none", reason)
+        if name in PROPORTIONS and groups is not None and interval in ((0.0, 0.0), (1.0, 1.0)):
+            # No resample can show what it has never seen. With each group for one trial the interval stays honest.
+            trials = len(np.unique(groups[terms[:, list(PROPORTIONS[name][1])].any(axis=1)]))
+            how = f"Wilson score over {trials} {what}, since every resample gives {value:g}"
+            return Metric(name, value, *wilson(value * trials, trials), n, n_positive, how)
         return Metric(name, value, *interval, n, n_positive, prefix + method)
 
     return {name: metric(name) for name in names}
@@ -259,14 +271,8 @@ def _wilson_intervals(sums: np.ndarray) -> dict[str, tuple[float, float]]:
     """Intervals of the plain proportions over independent patches."""
     if len(sums) == 2:
         return {}
-    tp, fp, tn, fn = sums[2:]
-    proportions = {
-        "accuracy": (tp + tn, tp + fp + tn + fn),
-        "sensitivity": (tp, tp + fn),
-        "specificity": (tn, tn + fp),
-        "precision": (tp, tp + fp),
-    }
-    return {name: wilson(successes, n) for name, (successes, n) in proportions.items() if n}
+    counts = {name: (sums[list(hits)].sum(), sums[list(of)].sum()) for name, (hits, of) in PROPORTIONS.items()}
+    return {name: wilson(successes, n) for name, (successes, n) in counts.items() if n}
 
 
 def _undefined(
