@@ -8,6 +8,7 @@ from tissue import textured
 
 from pcam.audit import near
 from pcam.audit.appearance import luminance, planes
+from pcam.audit.findings import groups
 from pcam.audit.symmetry import apply
 
 
@@ -70,6 +71,7 @@ def test_a_large_cluster_stays_connected_without_all_its_pairs() -> None:
     pairs = search(np.concatenate([textured(20, seed=3), copies]))
     assert len(pairs) <= 60 * 8
     assert {p for pair in pairs for p in pair} == set(range(20, 80))
+    assert len(set(groups(80, np.array(pairs))[20:])) == 1
 
 
 def test_most_pairs_just_above_the_threshold_are_found() -> None:

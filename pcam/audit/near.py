@@ -57,7 +57,7 @@ def amplitudes(spectra: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def symmetric_form(spectra: NDArray[np.float32], symmetry: int) -> NDArray[np.float32]:
-    """Return the coefficients (B, SIZE, SIZE) of patches transposed (if bit 4 is set), flipped in rows (2) and columns (1)."""
+    """Return coefficients (B, SIZE, SIZE) of the patches transposed (bit 4), flipped in rows (2) and columns (1)."""
     sign = ((-1.0) ** np.arange(SIZE)).astype(np.float32)
     form = spectra.swapaxes(1, 2) if symmetry & 4 else spectra
     form = form * sign[:, None] if symmetry & 2 else form
@@ -147,16 +147,21 @@ def _close(
 def _best(
     pairs: NDArray[np.int64], correlation: NDArray[np.float32], n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Each pair once, with its highest correlation, if it is among the best `_MOST` of either patch."""
+    """Each pair once, at its highest correlation, if it is one of the best `_MOST` of either patch or joins two sets."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
     pairs = np.sort(pairs, axis=1)
     order = np.lexsort((-correlation, pairs[:, 1], pairs[:, 0]))
     pairs, correlation = pairs[order], correlation[order]
-    _, first = np.unique(pairs[:, 0] * n + pairs[:, 1], return_index=True)
+    code, first = np.unique(pairs[:, 0] * n + pairs[:, 1], return_index=True)
     pairs, correlation = pairs[first], correlation[first]
+    patch, row = pairs.T.reshape(-1), np.tile(np.arange(len(pairs)), 2)
+    order = np.lexsort((-correlation[row], patch))
+    rank = np.arange(len(order)) - np.searchsorted(patch[order], patch[order])
     keep = np.zeros(len(pairs), dtype=bool)
-    for side in (0, 1):
-        order = np.lexsort((-correlation, pairs[:, side]))
-        patch = pairs[order, side]
-        rank = np.arange(len(order)) - np.searchsorted(patch, patch)
-        keep[order[rank < _MOST]] = True
+    keep[row[order[rank < _MOST]]] = True
+    # The best partners alone could leave a set of copies in pieces, which a split by groups would then tear.
+    tree = minimum_spanning_tree(coo_array((2 - correlation, pairs.T), shape=(n, n)).tocsr()).tocoo()
+    keep |= np.isin(code, tree.row.astype(np.int64) * n + tree.col)
     return pairs[keep], correlation[keep]

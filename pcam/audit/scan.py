@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 from pcam.audit import anchors, near, symmetry
 from pcam.audit.appearance import appearance_features, luminance, planes
 from pcam.data.format import PATCH_SHAPE, Split, open_split
+from pcam.data.hdf5 import damaged
+from pcam.errors import DataError
 
-_BLOCK = 128  # patches: 3.5 MB of pixels; the intermediate arrays of a block then stay near the caches
+BLOCK = 128  # patches: 3.5 MB of pixels; the intermediate arrays of a block then stay near the caches
 _THREADS = 2
+_VALUES = int(np.prod(PATCH_SHAPE))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +129,7 @@ def scan(directory: Path | str, splits: Sequence[str]) -> Scan:
     offset = 0
     with ThreadPoolExecutor(_THREADS) as pool:
         for split in opened:
-            starts = range(0, len(split), _BLOCK)
+            starts = range(0, len(split), BLOCK)
             for block, block_anchors in pool.map(lambda start, split=split: _block(split, start), starts):
                 facts.append(block)
                 found.append(block_anchors.shifted(offset))
@@ -144,7 +147,7 @@ def scan(directory: Path | str, splits: Sequence[str]) -> Scan:
 
 
 def _block(split: Split, start: int) -> tuple[Facts, anchors.Anchors]:
-    raw = split.read_raw(slice(start, start + _BLOCK))
+    raw = read_block(split, start)
     patches = as_bytes(raw)
     nan, outside, fractional = _broken_values(raw)
     rows = patches.reshape(len(patches), -1)
@@ -160,12 +163,41 @@ def _block(split: Split, start: int) -> tuple[Facts, anchors.Anchors]:
         black=sound & (rows[:, :3] == 0).all(axis=1),
         white=sound & (rows[:, :3] == 255).all(axis=1),
         blank=blank,
-        digest=np.array([hashlib.sha256(row.data).digest() for row in rows], dtype="S32"),
+        digest=digest(patches),
         orbit_key=symmetry.orbit_key(pixels),
         spectrum=near.spectrum(grey),
         features=appearance_features(colour, grey),
     )
     return facts, anchors.find(pixels)
+
+
+def read_block(split: Split, start: int) -> NDArray[np.generic]:
+    """Return up to `BLOCK` patches (B, 96, 96, 3) from `start` on, in the stored dtype, not to be written to.
+
+    Raises:
+        DataError: a part of the file is damaged.
+    """
+    x = split.x
+    offset = None if x.chunks or x.compression or x.external else x.id.get_offset()
+    if offset is None:
+        return split.read_raw(slice(start, start + BLOCK))
+    # Contiguous values are mapped: no copy, and the threads do not wait for HDF5's one lock.
+    count = min(BLOCK, len(split) - start)
+    place = offset + start * x.dtype.itemsize * _VALUES
+    try:
+        return np.asarray(np.memmap(x.file.filename, x.dtype, "r", place, (count, *PATCH_SHAPE)))
+    except ValueError as error:  # the file has become shorter than it was when it was opened
+        raise DataError(str(damaged(Path(x.file.filename), "x", start))) from error
+
+
+def digest(patches: NDArray[np.uint8]) -> NDArray[np.bytes_]:
+    """Return the SHA-256 S32 (B,) of uint8 patches (B, 96, 96, 3): equal for exact copies, and for nothing else.
+
+    A hash that cannot collide, by chance or on purpose, needs no second look at the patches. Python computes it outside
+    of its lock, so two threads do it twice as fast.
+    """
+    rows = np.ascontiguousarray(patches).reshape(len(patches), -1)
+    return np.array([hashlib.sha256(row.data).digest() for row in rows], dtype="S32")
 
 
 def pack(patches: NDArray[np.uint8]) -> NDArray[np.uint32]:
