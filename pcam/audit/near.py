@@ -147,7 +147,7 @@ def _close(
 def _best(
     pairs: NDArray[np.int64], correlation: NDArray[np.float32], n: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Each pair once, at its highest correlation, if it is one of the best `_MOST` of either patch or joins two sets."""
+    """Each pair once, at its highest correlation, if it is among the best of either patch or joins two sets."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import minimum_spanning_tree
 
