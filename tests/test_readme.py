@@ -44,9 +44,8 @@ RUN_ELSEWHERE = {
     ".venv/bin/pcam journal status": "tests/test_publish.py",
     ".venv/bin/pcam check": "tests/test_check.py",
     ".venv/bin/pcam journal publish": "tests/test_publish.py",
-    ".venv/bin/pip install -c constraints.txt -e '.[slurm]'": "tests/test_project.py",
     ".venv/bin/snakemake -s workflow/Snakefile --profile workflow/profiles/slurm --config data=pcam_data": (
-        "tests/test_workflow.py"
+        "tests/cluster/test_slurm.py"
     ),
 }
 
