@@ -98,6 +98,7 @@ class EvalConfig(_Section):
     beta: float = Field(2.0, gt=0, le=100, description="of F-beta: recall counts beta times as much as precision")
     cost_fn: float = Field(5.0, gt=0, description="cost of a missed tumour, in units of cost_fp")
     cost_fp: float = Field(1.0, gt=0, description="cost of a false alarm")
+    symmetries: bool = Field(False, description="score a patch by the mean over its 8 turned and mirrored forms")
     bootstrap: int = Field(1000, ge=100, le=100_000, description="resamples behind each interval")
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pcam.audit import symmetry
 from pcam.config import EvalConfig, load_config
 from pcam.data import open_split
 from pcam.errors import DataError, RunError
-from pcam.evaluation import Predictions, evaluate, predict_split, read_predictions
+from pcam.evaluation import Predictions, evaluate, predict_images, predict_split, read_predictions
+from pcam.evaluation.images import read_scores
 from pcam.evaluation.predict import assess, decision_threshold, score_patches
+from pcam.models import fold
 from pcam.training import Run, load_model, train
 
 
@@ -76,6 +79,52 @@ def test_a_patch_gets_the_same_bits_in_any_company(run: Run, tiny: Path) -> None
     alone = [next(iter(score_patches(model, [split.read([i])])))[0] for i in range(len(split))]
     backwards = next(iter(score_patches(model, [split.read(slice(None))[::-1]])))[::-1]
     assert np.array_equal(together, alone) and np.array_equal(together, backwards)
+
+
+@pytest.fixture(scope="module")
+def averaged(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A network with convolutions, whose scores are means over the symmetries."""
+    fields = [
+        "model.width=4",
+        "model.depth=1",
+        "train.epochs=1",
+        "train.precision=float32",
+        "evaluation.symmetries=true",
+    ]
+    return train(load_config("cnn", fields), tiny, tmp_path_factory.mktemp("averaged"), progress=False)
+
+
+def test_scores_are_those_of_the_model_folded_and_almost_those_of_the_model(averaged: Run, tiny: Path) -> None:
+    split = open_split(tiny, "test")
+    scores = predict_split(averaged, split, symmetries=False).score
+    model, patches = load_model(averaged), split.read(slice(None))
+    assert np.array_equal(scores, next(iter(score_patches(fold(model), [patches]))))
+    assert np.abs(scores - next(iter(score_patches(model, [patches])))).max() < 1e-6
+
+
+def test_the_mean_over_symmetries_is_that_of_eight_predictions(averaged: Run, tiny: Path) -> None:
+    split = open_split(tiny, "test")
+    patches, model = split.read(slice(None)), fold(load_model(averaged))
+    forms = [np.stack([symmetry.apply(patch, kind) for patch in patches]) for kind in range(8)]
+    eight = [next(iter(score_patches(model, [form]))) for form in forms]
+    assert np.std(eight, axis=0).max() > 1e-3, "forms that all get one score would show nothing"
+    scores = predict_split(averaged, split).score
+    np.testing.assert_allclose(scores, np.mean(eight, axis=0), atol=1e-12)
+    for form in forms[1:3]:
+        turned = next(iter(score_patches(model, [form], symmetries=True)))
+        np.testing.assert_allclose(turned, scores, atol=1e-12)
+
+
+def test_the_config_says_whether_scores_are_means(averaged: Run, run: Run, tiny: Path, tmp_path: Path) -> None:
+    split = open_split(tiny, "test")
+    means = predict_split(averaged, split, symmetries=True).score
+    assert np.array_equal(predict_split(averaged, split).score, means)
+    assert not np.array_equal(predict_split(averaged, split, symmetries=False).score, means)
+    assert np.array_equal(predict_split(run, split).score, predict_split(run, split, symmetries=False).score)
+    evaluate(averaged.path, tiny, "test", tmp_path / "e")
+    assert np.array_equal(read_predictions(tmp_path / "e" / "predictions.csv").score, means)
+    predict_images(averaged.path, [tiny / "camelyonpatch_level_2_split_test_x.h5"], tmp_path / "p.csv")
+    assert np.array_equal(read_scores(tmp_path / "p.csv")["score"], means)
 
 
 def test_training_and_prediction_agree(run: Run, tiny: Path) -> None:

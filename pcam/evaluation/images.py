@@ -69,7 +69,8 @@ def predict_images(
             is named twice gets one row.
         out: CSV file to write, whole or not at all.
         threshold: the cut; by default the one implied by the costs in the run's config, or by the default costs
-            where a model file comes alone.
+            where a model file comes alone. The run's config also says whether scores are means over symmetries;
+            for a model file alone they are not.
 
     Raises:
         RunError: the run is missing or not completed, the model file is damaged, or the model gives no number.
@@ -93,7 +94,7 @@ def predict_images(
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such an image gets a verdict instead
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for item, score in _scored(loaded, read_items(files)):
+        for item, score in _scored(loaded, read_items(files), costs.symmetries):
             if score is not None and not math.isfinite(score):
                 raise RunError(f"{model}: it gives no number for {item.path}: its training diverged; train it again")
             writer.writerow(_row(item, score, rule))
@@ -104,16 +105,17 @@ def predict_images(
 
 
 def _open_model(path: Path) -> tuple[PatchModel, EvalConfig]:
+    from pcam.models import fold
     from pcam.training import load_model, open_run
     from pcam.training.model_file import load_model_file
     from pcam.training.runs import MODEL_FILE
 
     if path.is_file():
         if path.name != MODEL_FILE or not (path.parent / "status.json").is_file():
-            return load_model_file(path), EvalConfig()
+            return fold(load_model_file(path)), EvalConfig()
         path = path.parent  # the model of a run folder: the run knows its hash and its costs
     run = open_run(path)
-    return load_model(run), run.config.evaluation
+    return fold(load_model(run)), run.config.evaluation
 
 
 def read_scores(path: Path | str) -> pd.DataFrame:
@@ -154,13 +156,14 @@ def write_examples(folder: Path | str, split: Split, count: int) -> Path:
     return folder
 
 
-def _scored(model: PatchModel, items: Iterator[Item]) -> Iterator[tuple[Item, float | None]]:
+def _scored(model: PatchModel, items: Iterator[Item], symmetries: bool) -> Iterator[tuple[Item, float | None]]:
     """Score the items in batches, keeping their order."""
     waiting: list[Item] = []
 
     def flush() -> Iterator[tuple[Item, float | None]]:
         patches = [item.patch for item in waiting if item.patch is not None]
-        scores = iter(next(iter(score_patches(model, [np.stack(patches)]))).tolist() if patches else [])
+        batches = [np.stack(patches)] if patches else []
+        scores = (score for batch in score_patches(model, batches, symmetries=symmetries) for score in batch.tolist())
         for item in waiting:
             yield item, (None if item.patch is None else next(scores))
         waiting.clear()

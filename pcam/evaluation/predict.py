@@ -2,7 +2,8 @@
 
 Whatever scores patches goes through `score_patches`, which feeds the model batches of one fixed shape: a last short
 batch is filled up with blank patches. Otherwise a library may choose another kernel for another batch size, and the
-same patch would get another last digit in `pcam predict` than in `pcam evaluate`.
+same patch would get another last digit in `pcam predict` than in `pcam evaluate`. For the same reason both score with
+the folded model.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class PatchModel(Protocol):
 
 
 def score_patches(
-    model: PatchModel, batches: Iterable[np.ndarray], batch_size: int = BATCH_SIZE
+    model: PatchModel, batches: Iterable[np.ndarray], batch_size: int = BATCH_SIZE, symmetries: bool = False
 ) -> Iterable[np.ndarray]:
     """Score batches of patches.
 
@@ -47,38 +48,49 @@ def score_patches(
         model: a loaded model.
         batches: uint8 (B, 96, 96, 3) arrays with 0 < B ≤ batch_size.
         batch_size: the one shape that the model sees.
+        symmetries: give each patch the mean score of its eight turned and mirrored forms, at eight times the cost.
 
     Yields:
         float64 (B,) probabilities of label 1, per batch.
     """
     import torch
 
+    from pcam.data.augment import apply_symmetries
+
+    forms = range(8 if symmetries else 1)
     for patches in batches:
         filled = np.zeros((batch_size, *patches.shape[1:]), dtype=np.uint8)
         filled[: len(patches)] = patches
-        with torch.inference_mode():
-            logits = model.predict_logits(torch.from_numpy(filled))[: len(patches)]
-        # The sigmoid in double precision: in single precision every logit above 17 becomes exactly 1, a tie.
-        yield 1 / (1 + np.exp(-logits.double().cpu().numpy()))
+        scores = np.zeros(len(patches))
+        for form in forms:
+            with torch.inference_mode():
+                turned = apply_symmetries(torch.from_numpy(filled), torch.full((batch_size,), form))
+                logits = model.predict_logits(turned)[: len(patches)]
+            # The sigmoid in double precision: in single precision every logit above 17 becomes exactly 1, a tie.
+            scores += 1 / (1 + np.exp(-logits.double().cpu().numpy()))
+        yield scores / len(forms)
 
 
-def predict_split(run: Run, split: Split, batch_size: int = BATCH_SIZE) -> Predictions:
+def predict_split(run: Run, split: Split, batch_size: int = BATCH_SIZE, symmetries: bool | None = None) -> Predictions:
     """Score every patch of a split with the weights of a completed run.
 
     Args:
         run: a completed run.
         split: an open split; its labels go along where they are known.
         batch_size: patches per forward pass; another size may change the last digits.
+        symmetries: mean over the eight symmetries; None: as the run's `evaluation.symmetries` says.
 
     Raises:
         RunError: the run is not completed or its weights are damaged.
         DataError: the split breaks the contract, or the model gives a score that is not a number.
     """
+    from pcam.models import fold
     from pcam.training import load_model
 
-    model = load_model(run)
+    model = fold(load_model(run))
+    averaged = run.config.evaluation.symmetries if symmetries is None else symmetries
     batches = (split.read(slice(start, start + batch_size)) for start in range(0, len(split), batch_size))
-    scores = np.concatenate(list(score_patches(model, batches, batch_size)))
+    scores = np.concatenate(list(score_patches(model, batches, batch_size, averaged)))
     if not np.isfinite(scores).all():
         first = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise DataError(f"run {run.id} gives no number for patch {first} of {split.name}: its training diverged")
