@@ -46,6 +46,9 @@ class DataConfig(_Section):
     valid_split: Literal["train", "valid", "test"] = Field("valid", description="what each epoch is judged on")
     max_train: int | None = Field(None, ge=2, description="use only this many training patches, drawn by seed")
     workers: int = Field(0, ge=0, le=64, description="loader processes; the order of patches does not depend on it")
+    block: int = Field(1, ge=1, description="shuffle blocks of so many neighbours, for files in chunks; 1: fully")
+    balance: bool = Field(False, description="draw both classes equally often, instead of each patch once an epoch")
+    values: Literal["exact", "round"] = Field("exact", description="refuse or round what is no integer in 0..255")
 
 
 class ModelConfig(_Section):

@@ -55,6 +55,36 @@ def to_channels_first(patches: torch.Tensor) -> torch.Tensor:
     return patches.permute(0, 3, 1, 2).float()
 
 
+def normalise(
+    patches: torch.Tensor, mean: torch.Tensor, std: torch.Tensor, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return (x - mean) / std per channel, as x · (1 / std) - mean / std.
+
+    Each patch is one row of H·W·3 values with constants of the same length beside it: channels are three wide, and
+    constants of three values would make loops of three steps, a hundred times slower.
+
+    Args:
+        patches: uint8 or float32 (B, H, W, 3) in 0..255.
+        mean: float32 (3,).
+        std: float32 (3,), not 0.
+        out: float32 (B, H, W, 3), written to; None: a new one.
+
+    Returns:
+        float32 (B, 3, H, W), in channels-last memory order.
+    """
+    n, height, width, channels = patches.shape
+    scale = (1 / std).repeat(height * width)
+    shift = (-mean / std).repeat(height * width)
+    rows = patches.reshape(n, -1)
+    if out is None:
+        values = torch.addcmul(shift, rows.float(), scale)
+    else:
+        # Copied first: with two types in one step the library would make a converted copy of its own.
+        values = out.view(n, -1).copy_(rows)
+        torch.addcmul(shift, values, scale, out=values)
+    return values.view(n, height, width, channels).permute(0, 3, 1, 2)
+
+
 def apply_symmetries(patches: torch.Tensor, symmetry: torch.Tensor) -> torch.Tensor:
     """Return a copy of each patch under one of the eight symmetries of the square.
 

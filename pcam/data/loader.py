@@ -1,15 +1,17 @@
 """Batches of patches in an order that is a pure function of (seed, epoch).
 
 The order never depends on the number of workers, on the device or on what ran before, and a batch carries
-its indices, so that any step of any run can be traced back to its patches. A split that fits is read once
-into one uint8 tensor on the device and batches are gathered there; a larger one, or one for which worker
-processes are asked, is read batch by batch from its file.
+its indices, so that any step of any run can be traced back to its patches. Nor does it depend on how the file
+is stored: an order in blocks, which large chunks need, is asked for. A split that fits is read once into one
+uint8 tensor on the device and batches are gathered there; a larger one is read batch by batch (`pcam.data.reader`),
+and so is a canonical file on a CPU, which needs no copy in memory beside the one that the system keeps of it.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import psutil
@@ -18,13 +20,15 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from pcam.data.format import PATCH_SHAPE, Split
+from pcam.data.reader import Buffers, Indices, Reader
 from pcam.errors import DataError
 
-Indices = NDArray[np.int64]
+_LOG = logging.getLogger(__name__)
 
 # Each use of randomness has its own stream: drawing more from one never shifts another.
-_ORDER, _SUBSET, _AUGMENT = 1, 2, 3
+_ORDER, _SUBSET, _AUGMENT, _DRAW = 1, 2, 3, 4
 _BLOCK = 512  # patches read at a time where a whole split is walked: 14 MB
+_WINDOW = 4096  # patches among which an order in blocks is random: 113 MB
 _PATCH_BYTES = int(np.prod(PATCH_SHAPE))
 
 
@@ -39,6 +43,43 @@ class Batch(NamedTuple):
 def epoch_order(n: int, seed: int, epoch: int) -> Indices:
     """Return the order of an epoch: a permutation of 0..n-1, a pure function of its arguments."""
     return np.random.default_rng([_ORDER, seed, epoch]).permutation(n).astype(np.int64)
+
+
+def block_order(indices: Indices, block: int, seed: int, epoch: int) -> Indices:
+    """Return an order of an epoch that needs few patches of a file at a time.
+
+    Blocks of `block` neighbours in the file come in random order; within a window of them (4,096 patches, or one
+    block where that is more) the order of patches is random.
+
+    Args:
+        indices: int64 (n,), the patches in use; an index may repeat.
+        block: patches a block.
+        seed: of the order.
+        epoch: likewise.
+
+    Returns:
+        int64 (n,), a permutation of 0..n-1, a pure function of the arguments.
+    """
+    rng = np.random.default_rng([_ORDER, seed, epoch])
+    blocks, which = np.unique(indices // block, return_inverse=True)
+    window = rng.permutation(len(blocks)) // max(1, _WINDOW // block)
+    return np.lexsort((rng.random(len(indices)), window[which])).astype(np.int64)
+
+
+def balanced_draw(labels: NDArray[np.uint8], seed: int, epoch: int) -> Indices:
+    """Draw as many patches as there are, with replacement, each class as often as any other.
+
+    Args:
+        labels: (n,), of the patches in use: those left after any filter.
+        seed: of the draw.
+        epoch: likewise.
+
+    Returns:
+        int64 (n,), places in `labels`, sorted.
+    """
+    _, which, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    share = 1 / (len(counts) * counts[which])
+    return np.sort(np.random.default_rng([_DRAW, seed, epoch]).choice(len(labels), len(labels), p=share))
 
 
 def batch_indices(n: int, batch_size: int, seed: int, epoch: int) -> list[Indices]:
@@ -77,10 +118,19 @@ class PatchDataset(Dataset[tuple[torch.Tensor, int, int]]):
     Items are (uint8 patch (96, 96, 3), label, index); label is -1 where the split has none. Batches are read
     at once through `__getitems__`. The file is opened in each process on first use, so workers may be
     forked or spawned.
+
+    Args:
+        split: the patches.
+        reader: how they are read; None: exact values only.
     """
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, reader: Reader | None = None) -> None:
         self.split = split
+        self.reader = reader or Reader(split)
+        self._buffers = Buffers()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_buffers": Buffers()}
 
     def __len__(self) -> int:
         return len(self.split)
@@ -89,42 +139,59 @@ class PatchDataset(Dataset[tuple[torch.Tensor, int, int]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, int, int]]:
-        patches = torch.from_numpy(self.split.read(indices))
-        labels = self.split.labels
-        return [
-            (patch, -1 if labels is None else int(labels[i]), int(i)) for patch, i in zip(patches, indices, strict=True)
-        ]
+        batch = self.batch(np.asarray(indices, dtype=np.int64))
+        return list(zip(batch.patches.unbind(), batch.labels.tolist(), batch.indices.tolist(), strict=True))
+
+    def batch(self, indices: Indices, buffers: Buffers | None = None) -> Batch:
+        """Return the patches of some indices as one batch."""
+        patches = (buffers or self._buffers).empty(len(indices))
+        self.reader.read(indices, patches)
+        known = self.split.labels
+        labels = np.full(len(indices), -1) if known is None else known[indices].astype(np.int64)
+        return Batch(patches, torch.from_numpy(labels), torch.from_numpy(indices))
 
 
-def _collate(items: list[tuple[torch.Tensor, int, int]]) -> Batch:
-    if not items:  # a rank's share of a batch smaller than the number of ranks
-        return Batch(torch.empty((0, *PATCH_SHAPE), dtype=torch.uint8), *torch.empty((2, 0), dtype=torch.int64))
-    patches, labels, indices = zip(*items, strict=True)
-    return Batch(torch.stack(patches), torch.tensor(labels), torch.tensor(indices))
+class _Batches(PatchDataset):
+    """For `Loader`'s own workers: whole batches travel, not items."""
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:  # type: ignore[override]
+        return self.batch(np.asarray(indices, dtype=np.int64))
+
+
+def _whole(batch: Any) -> Any:
+    return batch
 
 
 class Loader:
     """Batches of a split, or of a part of it, on a device.
 
+    A batch stays as it is for as long as anybody holds it or a view of it; the memory of batches that were let go is
+    used again (`Buffers`).
+
     Args:
         split: the patches.
         batch_size: patches per batch; the last of an epoch may be smaller.
         indices: int64, which patches; None: all.
-        workers: processes that read; 0 reads in this process, from memory when the patches fit there.
+        workers: processes that read; 0 reads in this process, with threads. Processes cost more than they give:
+            each batch has to travel, and each process inflates chunks of its own.
         device: where the batches are wanted.
-        resident: hold all patches on the device; None: when there are no workers and they take at most a
-            quarter of the memory that is free.
+        resident: hold all patches on the device; None: when there are no workers, they take at most a quarter of
+            the memory that is free, and it gains something: a mapped file is as good on a CPU.
         rank: which of `world` processes this one is. Each batch is shared: a process is given `rank_rows` of
             it, which may be none of a last, small batch. The batches of all ranks together are those of one
             process with the same `batch_size`, and `len`, `labels` and `channel_statistics` are of the whole.
         world: number of processes that share each batch.
+        block: shuffle whole blocks of this many neighbours (see `block_order`); 1: full random order.
+        balance: draw both classes equally often, with replacement, instead of every patch once.
+        rounding: round values that are not integers in 0..255 instead of refusing them; see `rounded`.
+        context: how workers are started: "fork", "spawn" or "forkserver"; None: Python's choice.
 
     Attributes:
         indices: the patches used, int64 (n,).
         labels: their labels, uint8 (n,).
 
     Raises:
-        DataError: the split has no labels.
+        DataError: the split has no labels, or no second class to balance.
     """
 
     def __init__(
@@ -138,6 +205,10 @@ class Loader:
         resident: bool | None = None,
         rank: int = 0,
         world: int = 1,
+        block: int = 1,
+        balance: bool = False,
+        rounding: bool = False,
+        context: Literal["fork", "spawn", "forkserver"] | None = None,
     ) -> None:
         if split.labels is None:
             raise DataError(
@@ -148,12 +219,27 @@ class Loader:
         self.workers = workers
         self.rank = rank
         self.world = world
+        self.block = block
+        self.balance = balance
         self.device = torch.device(device)
         self.indices = np.arange(len(split), dtype=np.int64) if indices is None else indices
         self.labels = split.labels[self.indices]
+        if balance and len(np.unique(self.labels)) < 2:
+            raise DataError(f"{split.directory}: {split.name}: data.balance needs patches of both classes; set it off")
+        self._context = context
+        self._reader = Reader(split, rounding=rounding)
+        self._resident: torch.Tensor | None = None
         if resident is None:
-            resident = workers == 0 and len(self.indices) * _PATCH_BYTES <= _free_memory(self.device) // 4
-        self._resident = self._read_all().to(self.device) if resident else None
+            fits = len(self.indices) * _PATCH_BYTES <= _free_memory(self.device) // 4
+            resident = workers == 0 and fits and not (self.device.type == "cpu" and self._reader.mapped)
+        if resident:
+            self._resident = self._read_all()
+        elif self._reader.chunk_patches > 1 and block % self._reader.chunk_patches:
+            _LOG.warning(
+                "%s: %s is stored in chunks of %d patches: set data.block=%d, or each is inflated again and again; or "
+                "make it canonical with 'pcam data pack'",
+                *(split.directory, split.name, self._reader.chunk_patches, self._reader.chunk_patches),
+            )
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -164,10 +250,25 @@ class Loader:
         """Whether all patches are held on the device."""
         return self._resident is not None
 
+    @property
+    def rounded(self) -> int:
+        """How many of the patches used, of those read so far, hold values that had to be rounded or cut off."""
+        return int(self._reader.misfits[self.indices].sum())
+
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the epoch's batches in the order of `epoch_order`, from batch number `start` on."""
-        batches = self._batches(batch_indices(len(self.indices), self.batch_size, seed, epoch)[start:])
-        return self.split.while_unchanged(batches)
+        """Yield the epoch's batches from batch number `start` on, in an order that is a pure function of the rest.
+
+        It is that of `epoch_order`, of `block_order` where blocks are asked for, and every patch comes once, unless
+        the classes are balanced.
+        """
+        n = len(self.indices)
+        drawn = balanced_draw(self.labels, seed, epoch) if self.balance else np.arange(n, dtype=np.int64)
+        order = (
+            epoch_order(n, seed, epoch)
+            if self.block == 1
+            else block_order(self.indices[drawn], self.block, seed, epoch)
+        )
+        return self.split.while_unchanged(self._batches(_cut(drawn[order], self.batch_size)[start:]))
 
     def in_order(self) -> Iterator[Batch]:
         """Yield every patch once, in index order: for validation, which needs no chance."""
@@ -188,39 +289,55 @@ class Loader:
         return mean.float(), std.float()
 
     def _blocks(self) -> Iterator[torch.Tensor]:
+        buffers = Buffers()
         for start in range(0, len(self.indices), _BLOCK):
             if self._resident is not None:
                 yield self._resident[start : start + _BLOCK]
             else:
-                yield torch.from_numpy(self.split.read(self.indices[start : start + _BLOCK]))
+                wanted = self.indices[start : start + _BLOCK]
+                block = buffers.empty(len(wanted))
+                self._reader.read(wanted, block)
+                yield block
 
     def _read_all(self) -> torch.Tensor:
-        patches = torch.empty((len(self.indices), *PATCH_SHAPE), dtype=torch.uint8)
-        for start in range(0, len(self.indices), _BLOCK):
-            wanted = self.indices[start : start + _BLOCK]
-            whole = wanted[-1] - wanted[0] == len(wanted) - 1  # one contiguous read where nothing is left out
-            block = self.split.read(slice(wanted[0], wanted[-1] + 1) if whole else wanted)
-            patches[start : start + len(wanted)] = torch.from_numpy(block)
+        """Read all patches in file order, each chunk once, straight to the device: no second copy in memory."""
+        patches = torch.empty((len(self.indices), *PATCH_SHAPE), dtype=torch.uint8, device=self.device)
+        start = 0
+        for block in self._blocks():
+            patches[start : start + len(block)].copy_(block)
+            start += len(block)
+        self._reader.close()
         return patches
 
     def _batches(self, positions: list[Indices]) -> Iterator[Batch]:
         positions = [rows[rank_rows(len(rows), self.rank, self.world)] for rows in positions]
         if self._resident is not None:
+            buffers = Buffers()
             for rows in positions:
                 labels = torch.from_numpy(self.labels[rows].astype(np.int64)).to(self.device)
-                patches = self._resident.index_select(0, torch.from_numpy(rows).to(self.device))
+                # A GPU's own allocator uses memory again.
+                out = buffers.empty(len(rows)) if self.device.type == "cpu" else None
+                patches = torch.index_select(self._resident, 0, torch.from_numpy(rows).to(self.device), out=out)
                 yield Batch(patches, labels, torch.from_numpy(self.indices[rows]))
             return
-        # A list of batches as the sampler: DataLoader returns them in this order whatever the workers do.
-        reader = DataLoader(
-            PatchDataset(self.split),
-            batch_sampler=[self.indices[rows].tolist() for rows in positions],
-            num_workers=self.workers,
-            collate_fn=_collate,
-            generator=torch.Generator(),  # else it draws from the global one, and the workers count shifts it
-        )
-        for batch in reader:
+        for batch in self._read([self.indices[rows] for rows in positions]):
             yield Batch(batch.patches.to(self.device), batch.labels.to(self.device), batch.indices)
+
+    def _read(self, batches: list[Indices]) -> Iterator[Batch]:
+        if self.workers == 0:
+            dataset, buffers = PatchDataset(self.split, self._reader), Buffers(pinned=self.device.type == "cuda")
+            return (dataset.batch(wanted, buffers) for wanted in batches)
+        # A list of batches as the sampler: DataLoader returns them in this order whatever the workers do.
+        return iter(
+            DataLoader(
+                _Batches(self.split, self._reader),
+                batch_sampler=[wanted.tolist() for wanted in batches],
+                num_workers=self.workers,
+                collate_fn=_whole,
+                generator=torch.Generator(),  # else it draws from the global one, and the workers count shifts it
+                multiprocessing_context=self._context,
+            )
+        )
 
 
 def _free_memory(device: torch.device) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from pcam.data.augment import to_channels_first
+from pcam.data.augment import normalise, to_channels_first
 
 
 class PatchClassifier(nn.Module):
@@ -35,7 +35,7 @@ class PatchClassifier(nn.Module):
 
     def normalise(self, values: torch.Tensor) -> torch.Tensor:
         """Return (x - mean) / std per channel of float32 (B, 3, H, W) in 0..255."""
-        return (values - self.channel_mean[:, None, None]) / self.channel_std[:, None, None]
+        return normalise(values.permute(0, 2, 3, 1), self.channel_mean, self.channel_std)
 
     @torch.inference_mode()
     def predict_logits(self, patches: torch.Tensor) -> torch.Tensor:
