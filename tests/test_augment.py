@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pcam.config import AugmentConfig
-from pcam.data.augment import apply_symmetries, augment, jitter_color, to_channels_first
+from pcam.data.augment import apply_symmetries, augment, jitter_color, normalise, to_channels_first
 from pcam.data.loader import augment_generator
 
 
@@ -100,3 +100,15 @@ def test_values_stay_in_range(patches: torch.Tensor) -> None:
     values = augment(patches, AugmentConfig(color=1.0), augment_generator(0, 0, 0))
     assert values.min() >= 0
     assert values.max() <= 255
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_normalised_patches(patches: torch.Tensor, given: bool) -> None:
+    mean, std = torch.tensor([100.0, 120.0, 140.0]), torch.tensor([50.0, 60.0, 70.0])
+    out = torch.empty(patches.shape) if given else None
+    values = normalise(patches, mean, std, out)
+    expected = (to_channels_first(patches) - mean[:, None, None]) / std[:, None, None]
+    torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-5)
+    assert values.is_contiguous(memory_format=torch.channels_last)
+    assert out is None or values.data_ptr() == out.data_ptr()
+    torch.testing.assert_close(normalise(patches.float(), mean, std), values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,7 +14,17 @@ import torch
 from torch.utils.data import DataLoader
 
 from pcam.data.format import Split, open_split, split_path
-from pcam.data.loader import Batch, Loader, PatchDataset, augment_generator, batch_indices, epoch_order, subset_indices
+from pcam.data.loader import (
+    Batch,
+    Loader,
+    PatchDataset,
+    augment_generator,
+    balanced_draw,
+    batch_indices,
+    block_order,
+    epoch_order,
+    subset_indices,
+)
 from pcam.errors import DataError
 
 
@@ -110,6 +121,127 @@ def test_ranks_share_each_batch_of_one_process(split: Split, world: int, residen
             assert np.array_equal(a, b)
 
 
+@pytest.mark.parametrize("context", ["fork", "spawn", "forkserver"])
+def test_same_batches_however_workers_are_started(split: Split, context: str) -> None:
+    expected = gathered(list(Loader(split, 10).epoch(seed=3, epoch=1, start=2)))
+    loader = Loader(split, 10, workers=2, context=context)  # type: ignore[arg-type]
+    for a, b in zip(expected, gathered(list(loader.epoch(seed=3, epoch=1, start=2))), strict=True):
+        assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_worker_processes_take_the_file_as_it_is(tiny: Path, tmp_path: Path, workers: int) -> None:
+    compressed = _copy(tiny, tmp_path, chunks=(5, 96, 96, 3), compression="gzip")
+    expected = gathered(list(Loader(open_split(tiny, "train"), 10, block=5).epoch(0, 1)))
+    loader = Loader(open_split(compressed, "train"), 10, block=5, workers=workers, resident=False)
+    for a, b in zip(expected, gathered(list(loader.epoch(0, 1))), strict=True):
+        assert np.array_equal(a, b)
+
+
+def _copy(folder: Path, to: Path, **how: Any) -> Path:
+    """A copy of a folder whose train patches are stored in another way."""
+    copy = shutil.copytree(folder, to / "copy")
+    patches = Split(folder, "train").read(slice(None)).astype(how.pop("dtype", np.uint8))
+    with h5py.File(split_path(copy, "train", "x"), "w") as file:
+        file.create_dataset("x", data=patches, **how)
+    return copy
+
+
+@pytest.mark.parametrize("block", [2, 7, 64, 10_000])
+def test_blocks_come_whole_within_a_window(block: int) -> None:
+    indices = subset_indices(20_000, 15_000, 0)
+    order = block_order(indices, block, seed=1, epoch=2)
+    assert np.array_equal(np.sort(order), np.arange(len(indices)))
+    assert np.array_equal(order, block_order(indices, block, seed=1, epoch=2))
+    assert not np.array_equal(order, block_order(indices, block, seed=1, epoch=3))
+    blocks = indices[order] // block
+    places = np.arange(len(order))
+    first, last = (np.full(blocks.max() + 1, edge) for edge in (len(order), 0))
+    np.minimum.at(first, blocks, places)
+    np.maximum.at(last, blocks, places)
+    assert (last - first).max() < max(4096, block)  # no chunk is wanted again once its window is over
+    assert (np.diff(indices[order]) == 1).mean() < 0.01
+
+
+def test_the_order_does_not_depend_on_how_the_file_is_stored(tiny: Path, tmp_path: Path) -> None:
+    other = _copy(tiny, tmp_path, dtype=np.float32, chunks=(7, 96, 96, 3), compression="gzip", shuffle=True)
+    for how in ({}, {"block": 4}, {"balance": True}, {"block": 4, "balance": True}):
+        one, two = (Loader(open_split(folder, "train"), 9, **how) for folder in (tiny, other))
+        assert two.resident
+        assert not one.resident
+        for a, b in zip(gathered(list(one.epoch(1, 1))), gathered(list(two.epoch(1, 1))), strict=True):
+            assert np.array_equal(a, b)
+
+
+def test_large_chunks_in_full_order_are_warned_of(tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    split = open_split(_copy(tiny, tmp_path, chunks=(8, 96, 96, 3), compression="gzip"), "train")
+    Loader(split, 10, resident=False, block=16)
+    assert not caplog.records
+    Loader(split, 10, resident=False)
+    assert "train is stored in chunks of 8 patches: set data.block=8" in caplog.text
+
+
+def test_balance_uses_the_labels_of_the_patches_that_remain(tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "copy")
+    labels = (np.arange(48) < 24).astype(np.uint8)
+    with h5py.File(split_path(folder, "train", "y"), "w") as file:
+        file["y"] = labels.reshape(-1, 1, 1, 1)
+    split = open_split(folder, "train")
+    remain = np.arange(20, 48)  # 4 positive, 24 negative: weights that belonged to all 48 would draw 1 in 7
+    loader = Loader(split, 10, indices=remain, balance=True)
+    _, drawn, indices = gathered([batch for epoch in range(60) for batch in loader.epoch(0, epoch)])
+    assert set(indices) == set(remain)
+    assert np.array_equal(drawn, labels[indices])
+    assert abs(drawn.mean() - 0.5) < 4 * 0.5 / np.sqrt(len(drawn))
+    shares = np.bincount(indices, minlength=48)[20:] / len(indices)
+    assert shares[:4].min() > 2 * shares[4:].max()
+    with pytest.raises(DataError, match=r"train: data\.balance needs patches of both classes"):
+        Loader(split, 10, indices=remain[4:], balance=True)
+
+
+def test_a_balanced_draw_is_pure() -> None:
+    labels = (np.arange(100) < 10).astype(np.uint8)
+    assert np.array_equal(balanced_draw(labels, 0, 1), balanced_draw(labels, 0, 1))
+    assert not np.array_equal(balanced_draw(labels, 0, 1), balanced_draw(labels, 0, 2))
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_batches_that_are_kept_stay_as_they_are(split: Split, resident: bool) -> None:
+    loader = Loader(split, 4, resident=resident)
+    for batches in (loader.epoch(0, 0), loader.in_order()):
+        for batch in list(batches):
+            assert np.array_equal(batch.patches.numpy(), split.read(batch.indices.numpy()))
+
+
+def test_memory_of_batches_let_go_is_used_again(split: Split) -> None:
+    places = {batch.patches.data_ptr() for batch in Loader(split, 2, resident=False).epoch(0, 0)}
+    assert len(places) <= 3
+
+
+def test_values_are_refused_or_rounded_and_counted(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = _copy(tiny, tmp_path, dtype=np.float32)
+    with h5py.File(split_path(folder, "train", "x"), "r+") as file:
+        file["x"][[5, 9], 0, 0, 0] = 1e5
+    split = open_split(folder, "train")
+    with pytest.raises(DataError, match=r"not integers in 0\.\.255 in 2 of 48 patches, the first at index 5"):
+        Loader(split, 10, resident=False).channel_statistics()
+    loader = Loader(split, 10, indices=np.arange(8), rounding=True)
+    loader.channel_statistics()
+    assert loader.rounded == 1
+    assert "train: 1 of 8 patches hold values that are not integers in 0..255; rounded" in caplog.text
+    assert {int(b.patches[list(b.indices).index(5), 0, 0, 0]) for b in loader.in_order() if 5 in b.indices} == {255}
+
+
+def test_a_resident_split_is_gathered_on_its_device(split: Split) -> None:
+    loader = Loader(split, 10, device="meta", resident=True)  # a device without values: shapes and places only
+    batch = next(loader.epoch(0, 0))
+    assert batch.patches.device.type == batch.labels.device.type == "meta"
+    assert batch.patches.shape == (10, 96, 96, 3)
+    assert batch.indices.tolist() == epoch_order(48, 0, 0)[:10].tolist()
+
+
 def test_reading_leaves_the_global_generators_alone(split: Split) -> None:
     before = torch.get_rng_state()
     for workers in (0, 1):
@@ -143,6 +275,16 @@ def test_dataset_in_ones_own_dataloader(split: Split) -> None:
     assert np.array_equal(patches.numpy(), split.read(slice(0, 5)))
     assert labels.tolist() == split.labels[:5].tolist()
     assert indices.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_items_of_a_dataset_stay_as_they_are(split: Split) -> None:
+    dataset = PatchDataset(split)
+    kept = [dataset.__getitems__([k, k + 1]) for k in range(8)]
+    for k, items in enumerate(kept):
+        for patch, label, index in items:
+            assert index in (k, k + 1)
+            assert label == split.labels[index]
+            assert np.array_equal(patch.numpy(), split.read([index])[0])
 
 
 def test_no_labels(tmp_path: Path) -> None:

@@ -277,12 +277,18 @@ class Loader:
     def channel_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and standard deviation (3,) of R, G, B over the patches used, in 0..255.
 
-        They are computed from exact counts of each value, so they do not depend on the order of summation.
+        They are computed from exact counts of each value, so they do not depend on the order of summation. All
+        patches used have been read after this, so it says how many had to be rounded.
         """
         counts = torch.zeros(3, 256, dtype=torch.float64)
         for block in self._blocks():
             for channel in range(3):
                 counts[channel] += torch.bincount(block[..., channel].flatten(), minlength=256).cpu()
+        if self.rounded:
+            _LOG.warning(
+                "%s: %s: %d of %d patches hold values that are not integers in 0..255; rounded (data.values)",
+                *(self.split.directory, self.split.name, self.rounded, len(self.indices)),
+            )
         values, n = torch.arange(256, dtype=torch.float64), counts.sum(1)
         mean = counts @ values / n
         std = (counts @ values**2 / n - mean**2).clamp(min=0).sqrt()

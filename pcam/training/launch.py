@@ -196,7 +196,9 @@ def _loaders(config: Config, splits: list[Split], device: torch.device, world: W
     """Return the loaders of the training and the validation patches; each process reads its rows of every batch."""
     size, used = config.train.batch_size, _used(config, splits[0])
     common: dict[str, Any] = {"device": device, "workers": config.data.workers, "rank": world.rank, "world": world.size}
-    return Loader(splits[0], size, indices=used, **common), Loader(splits[1], max(size, 256), **common)
+    common["rounding"] = config.data.values == "round"
+    order: dict[str, Any] = {"block": config.data.block, "balance": config.data.balance}
+    return Loader(splits[0], size, indices=used, **order, **common), Loader(splits[1], max(size, 256), **common)
 
 
 def _used(config: Config, split: Split) -> NDArray[np.int64]:
