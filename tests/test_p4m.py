@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pcam.config import ModelConfig, load_config
 from pcam.errors import ConfigError
 from pcam.models import build, fold
-from pcam.models.groups import ORDER, products, transform
+from pcam.models.groups import ORDER, _flat_table, products, transform
 from pcam.models.p4m import P4M
 
 TOLERANCE = 1e-4
@@ -109,6 +110,26 @@ def test_the_preset_is_compact() -> None:
     assert 80_000 < sum(p.numel() for p in model.parameters()) < 150_000
     saved = sum(v.numel() for k, v in model.state_dict().items() if "running" not in k)
     assert saved < 150_000, "the filters are saved once, not in eight orientations"
+
+
+def test_scoring_first_and_training_after(patches: torch.Tensor) -> None:
+    _flat_table.cache_clear()
+    model = make()
+    with torch.inference_mode():
+        model.eval()(patches)
+    learn(model.train(), patches, steps=1)
+
+
+def test_averaged_weights_are_equivariant_too(patches: torch.Tensor) -> None:
+    model = make()
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    for _ in range(3):
+        learn(model, patches, steps=1)
+        averaged.update_parameters(model)
+    averaged.module.double().eval()
+    for symmetry in range(ORDER):
+        logits = averaged(transform(patches.double(), symmetry))
+        torch.testing.assert_close(logits, averaged(patches.double()), atol=TOLERANCE, rtol=0)
 
 
 def test_a_depth_that_leaves_nothing_is_refused() -> None:

@@ -14,6 +14,7 @@ positions is a view and moves nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import nn
@@ -50,27 +51,33 @@ def filter_table(size: int, orientations: int) -> torch.Tensor:
     return table
 
 
+@cache
+def _flat_table(size: int, orientations: int, device: torch.device) -> torch.Tensor:
+    # Built once, and no buffer of the layers: whoever averages or casts a model's buffers would spoil an index.
+    with torch.inference_mode(False):  # else a table first built while scoring could not be used to train
+        return filter_table(size, orientations).flatten().to(device)
+
+
 class GroupConv(nn.Module):
     """A convolution from the patch (`lifting`) or from fields to fields, without padding and without bias.
 
     Attributes:
         weight: (outputs, inputs, orientations·size·size), one filter for each output field.
-        table: int64 (8, orientations, size, size), see `filter_table`.
+        shape: of the filter table, (8, orientations, size, size).
     """
-
-    table: torch.Tensor
 
     def __init__(self, inputs: Sequence[int], outputs: int, size: int, stride: int = 1, lifting: bool = False) -> None:
         super().__init__()
         self.inputs, self.stride = list(inputs), stride
-        self.register_buffer("table", filter_table(size, 1 if lifting else ORDER), persistent=False)
+        self.shape = (ORDER, 1 if lifting else ORDER, size, size)
         # Three dimensions: torch's channels-last order is for tensors of four only.
-        self.weight = nn.Parameter(torch.empty(outputs, sum(inputs), self.table[0].numel()))
+        self.weight = nn.Parameter(torch.empty(outputs, sum(inputs), self.shape[1] * size * size))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
 
     def filters(self) -> torch.Tensor:
         """Return the filters of all orientations, (8·outputs, orientations·inputs, size, size)."""
-        chosen = self.weight.index_select(2, self.table.flatten()).unflatten(2, self.table.shape)
+        table = _flat_table(self.shape[2], self.shape[1], self.weight.device)
+        chosen = self.weight.index_select(2, table).unflatten(2, self.shape)
         parts = chosen.permute(2, 0, 3, 1, 4, 5).flatten(0, 1).split(self.inputs, dim=2)
         return torch.cat([part.flatten(1, 2) for part in parts], dim=1)
 
