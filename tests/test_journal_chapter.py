@@ -108,6 +108,11 @@ def test_table_escapes_and_rounds(q4: Chapter, shown: list[Any]) -> None:
     assert "<caption>A &lt;b&gt;table&lt;/b&gt;</caption>" in table
 
 
+def test_a_long_name_in_a_table_may_be_broken(q4: Chapter, shown: list[Any]) -> None:
+    q4.table(pd.DataFrame({"test": ["test_same_seed"]}), "Tests")
+    assert "test_<wbr>same_<wbr>seed" in shown[-1]["text/html"] and "test_same_seed" in shown[-1]["text/plain"]
+
+
 def test_figure_carries_its_text(q4: Chapter, shown: list[Any]) -> None:
     import matplotlib.pyplot as plt
 

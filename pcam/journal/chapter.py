@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import html
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
     from pcam.evaluation.predictions import Predictions
     from pcam.training import Run
+
+# Where a long name in a table may be broken, so that its column leaves room for the others.
+_WITHIN_NAME = re.compile(r"_(?=\w)")
 
 
 class Chapter:
@@ -168,6 +172,7 @@ class Chapter:
         rows = frame.to_html(
             index=False, border=0, escape=True, float_format="{:.3f}".format, na_rep="undefined", classes="pcam-table"
         ).replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n<thead>", 1)
+        rows = _WITHIN_NAME.sub("_<wbr>", rows)
         display({"text/html": f'<div class="pcam-scroll">{rows}</div>', "text/plain": f"{caption}\n{plain}"}, raw=True)
 
     def figure(self, figure: Figure, alt: str) -> None:
