@@ -92,6 +92,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         StorageError: the disk is full, the folder cannot be written, and the like.
     """
     path = Path(path)
+    if path.name in ("", ".."):
+        raise StorageError(f"cannot write {path}: it is in use; choose a new name")
     make_folder(path.parent)
     # Same suffix: libraries such as matplotlib and h5py choose the format by it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -190,8 +197,140 @@ def test_a_target_that_holds_something_else_is_refused(tiny: Path, tmp_path: Pat
     (tmp_path / "file").write_text("mine")
     with pytest.raises(DataError, match="file: not empty and not a pack of"):
         pack(tiny, tmp_path / "file", progress=False)
-    with pytest.raises(DataError, match="is the source itself"):
-        pack(tiny, tiny, progress=False)
+    for target in (tiny, tiny / "below"):
+        with pytest.raises(DataError, match="is the source itself or inside of it; give another folder"):
+            pack(tiny, target, progress=False)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_only_what_is_still_as_it_was_written_is_continued(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pack_module, "_write_block", Breaking(5, KeyboardInterrupt()))
+        pack(tiny, tmp_path / "packed", progress=False)
+    half = split_path(tmp_path / ".packed.packing", "train", "x")
+    content = bytearray(half.read_bytes())
+    content[20_000] ^= 1
+    half.write_bytes(content)
+    _, written = packed_again(tiny, tmp_path / "packed", monkeypatch)
+    assert written == 12
+    assert open_split(tmp_path / "packed", "train").fingerprint() == open_split(tiny, "train").fingerprint()
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_killed_and_continued_ends_in_the_same_bytes(tiny: Path, tmp_path: Path) -> None:
+    source = recode(tiny, tmp_path / "copy", np.float32)
+    whole = pack(source, tmp_path / "whole", progress=False)
+    context = multiprocessing.get_context("fork")
+    for after in (1, 4, 5):
+        process = context.Process(target=_killed_pack, args=(source, tmp_path / "packed", after))
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert not (tmp_path / "packed").exists()
+    report = pack(source, tmp_path / "packed", progress=False)
+    assert report.resumed
+    assert digests(tmp_path / "packed") == digests(whole.directory)
+    assert list(tmp_path.glob(".*")) == []
+
+
+def _killed_pack(source: Path, target: Path, after: int) -> None:
+    write, written = pack_module._write_block, []
+
+    def kill_at(file: BinaryIO, block: np.ndarray) -> None:
+        if len(written) == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        written.append(len(block))
+        write(file, block)
+
+    pack_module._write_block = kill_at  # this process is a fork that ends in here
+    pack(source, target, progress=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk takes Linux and root")
+@pytest.mark.parametrize("kilobytes", [4, 8, 16, 300, 2600])
+def test_a_disk_that_is_really_full(tiny: Path, tmp_path: Path, kilobytes: int) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.strip()}")
+    try:
+        with pytest.raises(StorageError, match="the disk is full; free some space and try again"):
+            pack(tiny, disk / "packed", progress=False)
+        assert not (disk / "packed").exists()
+        shutil.rmtree(disk / ".packed.packing", ignore_errors=True)
+        with pytest.raises(StorageError, match="the disk is full; free some space and try again"):
+            write_sample(disk / "sample", train=300)
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_of_two_at_once_one_refuses(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, refused = pack_module._write_block, []
+
+    def second(file: BinaryIO, block: np.ndarray) -> None:
+        if not refused:
+            with pytest.raises(StorageError, match=r"process \d+ on .* is at work on it; wait for it") as error:
+                pack(tiny, tmp_path / "packed", progress=False)
+            refused.append(error)
+        write(file, block)
+
+    monkeypatch.setattr(pack_module, "_write_block", second)
+    pack(tiny, tmp_path / "packed", progress=False)
+    assert refused and verify(tmp_path / "packed") == []
+
+
+def test_a_damaged_pack_is_not_taken_for_a_whole_one(tiny: Path, tmp_path: Path) -> None:
+    pack(tiny, tmp_path / "packed", progress=False)
+    split_path(tmp_path / "packed", "train", "y").unlink()
+    with pytest.raises(DataError, match="packed: a damaged pack; remove the folder and pack again"):
+        pack(tiny, tmp_path / "packed", progress=False)
+
+
+@pytest.mark.parametrize("target", [".", ".."])
+def test_a_folder_in_use_is_not_replaced(
+    target: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DataError, match=r"^\.\.?: (a folder that is in use; give a new|not empty and not a pack)"):
+        pack(tiny, target, progress=False)
+    with pytest.raises((DataError, StorageError), match=r"\.: it is in use; choose a new name|\.\.: not empty"):
+        write_sample(target, train=4)
+
+
+def test_a_source_that_changes_meanwhile_is_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = recode(tiny, tmp_path / "copy", np.float32)
+    write = pack_module._write_block
+
+    def touch(file: BinaryIO, block: np.ndarray) -> None:
+        split_path(source, "train", "x").touch()
+        write(file, block)
+
+    monkeypatch.setattr(pack_module, "_write_block", touch)
+    with pytest.raises(DataError, match=r"train_x\.h5: file: changed while it was open; leave it alone"):
+        pack(source, tmp_path / "packed", progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["copy"]
+
+
+@pytest.mark.parametrize("chunk", [3, 7, 48])
+def test_blocks_are_whole_chunks(chunk: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack_module, "_BLOCK", 8)
+    source = recode(tiny, tmp_path / "copy", np.float32)
+    with h5py.File(split_path(source, "train", "x"), "r+") as file:
+        pixels = file["x"][:]
+        del file["x"]
+        file.create_dataset("x", data=pixels, chunks=(chunk, 96, 96, 3), compression="gzip")
+    assert pack_module._block_size(open_split(source, "train")) == -(-8 // chunk) * chunk
+    assert pack(source, tmp_path / "packed", progress=False).patches["train"] == 48
+    assert open_split(tmp_path / "packed", "train").fingerprint() == open_split(tiny, "train").fingerprint()
 
 
 def test_an_unwritable_place_is_told(tiny: Path, tmp_path: Path) -> None:

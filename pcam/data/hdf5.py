@@ -27,6 +27,7 @@ FILTERS = {
     h5py.h5z.FILTER_LZF: "lzf",
 }
 _LINKS = {h5py.h5l.TYPE_SOFT: "a soft link", h5py.h5l.TYPE_EXTERNAL: "an external link"}
+_CHUNK_BYTES = 1 << 29  # a compressed chunk is read whole, however little of it is wanted
 # What h5py raises on tables that are damaged, by where it meets them.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
@@ -103,6 +104,8 @@ def _array_fault(file: h5py.File, path: Path, key: str, item: tuple[int, ...]) -
         return Fault(str(path), key, f"shape {array.shape} is not {expected}", "store it in that shape")
     if array.dtype.kind not in "uif" or array.dtype.itemsize > 8:
         return Fault(str(path), key, f"dtype {array.dtype} is not uint8", "store it as uint8")
+    if array.chunks and math.prod(array.chunks) * array.dtype.itemsize > _CHUNK_BYTES:
+        return Fault(str(path), key, "chunks of more than 512 MiB", "store it in chunks of fewer patches")
     if array.shape[0] == 0:
         return Fault(str(path), key, "the split is empty", "give it at least one patch")
     if unwritten := _unwritten(array):

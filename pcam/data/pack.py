@@ -7,17 +7,18 @@ are counted, and nothing is left. The new folder appears whole or not at all; an
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from pcam.data.contiguous import allocate, write_array
 from pcam.data.format import (
     PATCH_SHAPE,
     SAMPLE_MARKER,
@@ -26,12 +27,14 @@ from pcam.data.format import (
     open_split,
     split_path,
 )
-from pcam.data.manifest import MANIFEST, write_manifest
+from pcam.data.hdf5 import open_h5
+from pcam.data.manifest import MANIFEST, read_manifest, write_manifest
 from pcam.data.values import misfits, unfit
 from pcam.errors import DataError, StorageError
 from pcam.storage import claim, make_folder, read_json, write_bytes, write_json, writing
 
 _BLOCK = 256  # patches in memory at a time: 28 MB as float32
+_BLOCK_BYTES = 1 << 28  # of a block as stored, where chunks ask for larger ones
 _BLOCKS_PER_CHECKPOINT = 16
 _ORIGIN = "packed.json"
 _STATE = "packing.json"
@@ -79,12 +82,16 @@ def pack(src: Path | str, dst: Path | str, *, progress: bool = True) -> PackRepo
     source, target = Path(src), Path(dst)
     splits = {name: open_split(source, name) for name in available_splits(source)}
     origin = _identity(source, splits)
-    if source.resolve() == target.resolve():
-        raise DataError(f"{target}: is the source itself; give another folder")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+    if target.resolve().is_relative_to(source.resolve()):
+        raise DataError(f"{target}: is the source itself or inside of it; give another folder")
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         if _read_origin(target / _ORIGIN) != origin:
             raise DataError(f"{target}: not empty and not a pack of {source}; give an empty or new folder")
+        if not _is_whole(target, origin):
+            raise DataError(f"{target}: a damaged pack; remove the folder and pack again")
         return _report(target, splits, origin, resumed=True)
+    if target.name in ("", ".."):
+        raise DataError(f"{target}: a folder that is in use; give a new folder by its name")
     work = target.with_name(f".{target.name}.packing")
     with claim(target.with_name(f".{target.name}.packing-claim")):
         resumed = work.exists()
@@ -124,56 +131,75 @@ def _read_origin(path: Path) -> Any:
         return None
 
 
+def _is_whole(target: Path, origin: dict[str, Any]) -> bool:
+    entries = read_manifest(target)
+    there = {name: (target / name).stat().st_size for name in entries if (target / name).is_file()}
+    return origin["files"].keys() <= entries.keys() and there == {name: entry.bytes for name, entry in entries.items()}
+
+
 def _pack_patches(split: Split, work: Path, progress: bool) -> None:
     path = split_path(work, split.name, "x")
-    state: dict[str, int] = read_json(work / _STATE, "pack state") if (work / _STATE).exists() else {}
-    done = state.get(split.name, 0) if path.exists() else 0
+    state: dict[str, Any] = read_json(work / _STATE, "pack state") if (work / _STATE).exists() else {}
+    done, digest = _verified(path, **state.get(split.name, {"done": 0, "sha256": ""}))
     if not done:
-        _allocate(path, len(split))
-    with h5py.File(path, "r") as file:
-        offset = int(file["x"].id.get_offset())
+        with writing(path):
+            allocate(path, "x", (len(split), *PATCH_SHAPE), np.uint8)
+    size = _block_size(split)
     with (
         writing(path),
         path.open("rb+") as file,
         tqdm(total=len(split), initial=done, desc=split.name, unit="patch", disable=not progress) as bar,
     ):
-        file.seek(offset + done * _PATCH_BYTES)
-        for number, start in enumerate(range(done, len(split), _BLOCK), 1):
-            block = _as_uint8(split, start)
+        file.seek(_offset(path) + done * _PATCH_BYTES)
+        for number, start in enumerate(range(done, len(split), size), 1):
+            block = _as_uint8(split, start, size)
+            digest.update(block.data)
             _write_block(file, block)
             bar.update(len(block))
-            if number % _BLOCKS_PER_CHECKPOINT == 0 or start + _BLOCK >= len(split):
+            if number % _BLOCKS_PER_CHECKPOINT == 0 or start + size >= len(split):
                 # The state may only name what has reached the disk.
                 file.flush()
                 os.fsync(file.fileno())
-                write_json(work / _STATE, {**state, split.name: start + len(block)})
+                reached = {"done": start + len(block), "sha256": digest.hexdigest()}
+                write_json(work / _STATE, {**state, split.name: reached})
 
 
-def _allocate(path: Path, count: int) -> None:
-    """Create an HDF5 file whose data has its place, so that blocks can be written to it as plain bytes.
+def _verified(path: Path, done: int, sha256: str) -> tuple[int, Any]:
+    """Return how many patches of an earlier attempt are on the disk as they were written, and their running SHA-256."""
+    digest = hashlib.sha256()
+    if not done or not path.exists():
+        return 0, digest
+    with path.open("rb") as file:
+        file.seek(_offset(path))
+        for start in range(0, done, _BLOCK):
+            digest.update(file.read(min(_BLOCK, done - start) * _PATCH_BYTES))
+    return (done, digest) if digest.hexdigest() == sha256 else (0, hashlib.sha256())
 
-    A file that h5py is writing to is unreadable after a kill; one that is only filled in is not.
-    """
-    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    with writing(path), h5py.File(path, "w") as file:
-        space = h5py.h5s.create_simple((count, *PATCH_SHAPE))
-        h5py.h5d.create(file.id, b"x", h5py.h5t.NATIVE_UINT8, space, layout)
+
+def _offset(path: Path) -> int:
+    with open_h5(path, "x") as file:
+        return int(file["x"].id.get_offset())
 
 
-def _as_uint8(split: Split, start: int) -> NDArray[np.uint8]:
-    raw = split.read_raw(slice(start, start + _BLOCK))
+def _block_size(split: Split) -> int:
+    """Patches a block: whole chunks where they fit, since a part of a compressed chunk costs as much as all of it."""
+    chunk = split.x.chunks[0] if split.x.chunks else 1
+    size = -(-_BLOCK // chunk) * chunk
+    return size if size * _PATCH_BYTES * split.x.dtype.itemsize <= _BLOCK_BYTES else _BLOCK
+
+
+def _as_uint8(split: Split, start: int, size: int) -> NDArray[np.uint8]:
+    raw = split.read_raw(slice(start, start + size))
     if np.logical_or(*unfit(raw)).any():
-        raise DataError(_refusal(split))
-    return raw.astype(np.uint8, copy=False)
+        raise DataError(_refusal(split, size))
+    return np.ascontiguousarray(raw.astype(np.uint8, copy=False))
 
 
-def _refusal(split: Split) -> str:
+def _refusal(split: Split, size: int) -> str:
     """Count all that does not fit."""
     nan, other = np.zeros((2, len(split)), dtype=bool)
-    for start in range(0, len(split), _BLOCK):
-        block = slice(start, start + _BLOCK)
+    for start in range(0, len(split), size):
+        block = slice(start, start + size)
         nan[block], other[block] = unfit(split.read_raw(block))
     found = " and ".join(misfits(nan, other))
     path = split_path(split.directory, split.name, "x")
@@ -181,14 +207,14 @@ def _refusal(split: Split) -> str:
 
 
 def _write_block(file: BinaryIO, block: NDArray[np.uint8]) -> None:
-    file.write(np.ascontiguousarray(block).data)
+    file.write(block.data)
 
 
 def _pack_labels(split: Split, work: Path) -> None:
     if split.labels is not None:
         path = split_path(work, split.name, "y")
-        with writing(path), h5py.File(path, "w") as file:
-            file.create_dataset("y", data=split.labels.reshape(-1, 1, 1, 1))
+        with writing(path):
+            write_array(path, "y", split.labels.reshape(-1, 1, 1, 1))
 
 
 def _copy_rest(source: Path, splits: dict[str, Split], work: Path) -> None:

@@ -14,10 +14,10 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any, TextIO
 
-import h5py
 import numpy as np
 from tqdm import tqdm
 
+from pcam.data.contiguous import allocate, write_array
 from pcam.data.defects import COURSE_POSITIVE, DefectPlan, Planted, check_names
 from pcam.data.format import PATCH_SHAPE, SAMPLE_MARKER, SPLITS, split_path
 from pcam.data.manifest import read_manifest, write_manifest
@@ -137,20 +137,21 @@ def _is_there(folder: Path, recipe: dict[str, Any]) -> bool:
 def _write_split(folder: Path, split: str, count: int, plan: DefectPlan, with_labels: bool, bar: tqdm) -> None:
     dtype = np.float32 if split == "train" and plan.float_train else np.uint8
     labels = np.empty(count, dtype=np.uint8)
+    path = split_path(folder, split, "x")
+    offset = allocate(path, "x", (count, *PATCH_SHAPE), dtype)
     with (
-        h5py.File(split_path(folder, split, "x"), "w") as file,
+        path.open("rb+") as x,
         split_path(folder, split, "meta").open("w", newline="", encoding="utf-8") as meta,
     ):
-        x = file.create_dataset("x", (count, *PATCH_SHAPE), dtype)
+        x.seek(offset)
         rows = _csv_writer(meta, META_COLUMNS)
         for index in range(count):
             patch, pixels, labels[index] = plan.patch(split, index)
-            x[index] = pixels
+            x.write(np.ascontiguousarray(pixels, dtype=dtype).data)
             rows.writerow((patch.y, patch.x, patch.tumour, bool(patch.label), patch.slide))
             bar.update()
     if with_labels:
-        with h5py.File(split_path(folder, split, "y"), "w") as file:
-            file.create_dataset("y", data=labels.reshape(-1, 1, 1, 1))
+        write_array(split_path(folder, split, "y"), "y", labels.reshape(-1, 1, 1, 1))
 
 
 def _write_truth(folder: Path, truth: list[Planted]) -> None:
