@@ -76,7 +76,7 @@ def data_pack(args: argparse.Namespace) -> int:
 def audit(args: argparse.Namespace) -> int:
     from pcam.audit import audit
 
-    report = audit(args.dir, args.out)
+    report = audit(args.dir, args.out, suspects=args.suspects)
     _show(args, report.summary, str(report))
     return 1 if report.n_findings else 0
 

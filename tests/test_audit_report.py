@@ -155,8 +155,8 @@ def test_a_split_without_labels(tmp_path: Path) -> None:
 
 
 def test_what_stands_in_the_way_of_training(tiny: Path, tmp_path: Path) -> None:
-    assert audit(tiny, tmp_path / "a", suspects=False).obstacle == ""
-    assert audit(tiny, tmp_path / "b", ["train", "valid"], suspects=False).obstacle == "there is no test split"
+    assert audit(tiny, tmp_path / "a", suspects="none").obstacle == ""
+    assert audit(tiny, tmp_path / "b", ["train", "valid"], suspects="none").obstacle == "there is no test split"
     course = write_sample(tmp_path / "course", train=64, valid=8, test=4, defects=["course"])
     assert audit(course, tmp_path / "c").obstacle == "the test split has no labels"
 
@@ -198,7 +198,7 @@ ASKED = {
 @pytest.mark.real
 def test_defects_planted_in_real_patches_are_found(real_data: Path, tmp_path: Path) -> None:
     truth = plant(real_data, tmp_path / "data", MIXTURE, seed=3, limit=1200)
-    report = audit(tmp_path / "data", tmp_path / "out", suspects=False)
+    report = audit(tmp_path / "data", tmp_path / "out", suspects="none")
     for result in score(report, truth):
         recall, precision = ASKED.get(result.defect, (1.0, 1.0))
         assert result.recall >= recall, result
@@ -207,7 +207,7 @@ def test_defects_planted_in_real_patches_are_found(real_data: Path, tmp_path: Pa
 
 @pytest.mark.real
 def test_real_patches_share_pixels_as_their_groups_say(real_data: Path, tmp_path: Path) -> None:
-    report = audit(real_data, tmp_path / "out", suspects=False)
+    report = audit(real_data, tmp_path / "out", suspects="none")
     known = np.concatenate([split.groups for split in report.scan.splits if split.groups is not None])
     offset = np.repeat([split.name for split in report.scan.splits], [len(split) for split in report.scan.splits])
     for name in np.unique(offset):

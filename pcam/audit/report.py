@@ -74,7 +74,7 @@ class AuditReport:
 
 
 def audit(
-    directory: Path | str, out: Path | str, splits: Sequence[str] | None = None, *, suspects: bool = True
+    directory: Path | str, out: Path | str, splits: Sequence[str] | None = None, *, suspects: str = "colour"
 ) -> AuditReport:
     """Audit a data folder and write what was found.
 
@@ -89,10 +89,10 @@ def audit(
         directory: the data folder.
         out: the folder to write into.
         splits: names of splits; None: all that are there.
-        suspects: also rank label suspects.
+        suspects: how label suspects are ranked: "colour", "texture", "auto" or "none"; see `pcam.audit.labels`.
 
     Raises:
-        DataError: no such folder or split, or a file breaks the contract otherwise than by its values.
+        DataError: no such folder, split or way to rank, or a file breaks the contract otherwise than by its values.
         StorageError: the results cannot be written.
     """
     start = time.perf_counter()
@@ -103,6 +103,7 @@ def audit(
     storage.check_folder(Path(out))
     patches = scan(directory, [name for name in there if splits is None or name in splits])
     out = storage.make_folder(Path(out))  # a refused audit leaves no empty folder
+    suspects = labels.choose(patches, suspects)
     scanned = time.perf_counter()
 
     unique = duplicates.representatives(patches)
@@ -127,7 +128,7 @@ def audit(
     triggers = trigger.find(patches, linked)
     slide = slides.slide_codes(patches)
     apart = linked if slide is None else groups(len(patches), exact, symmetric, close, overlapping, together=slide)
-    suspicious, suspicion = labels.find(patches, apart) if suspects else (np.empty(0, np.int64), np.empty(0))
+    suspicious, suspicion = labels.find(patches, apart, suspects)
 
     found = integrity.find(patches.facts)
     marked = np.unique(np.concatenate([t.patches for t in triggers])) if triggers else np.empty(0, np.int64)
@@ -155,7 +156,7 @@ def audit(
         summary={},
     )
     seconds = {"scan": scanned - start, "search": time.perf_counter() - scanned}
-    report.summary.update(summarise(report, directory, seconds))
+    report.summary.update(summarise(report, directory, seconds) | {"suspects_ranked_by": suspects})
     _write(report, out)
     return report
 

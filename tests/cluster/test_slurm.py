@@ -30,7 +30,13 @@ def submit(work: Path, data: Path, *targets: str) -> subprocess.CompletedProcess
     options += ["--latency-wait", "5", "--config", f"data={data}", "--"]
     environment = {**os.environ, "PCAM_WORK": str(work)}
     return subprocess.run(
-        [*start, *options, *targets], cwd=ROOT, env=environment, text=True, capture_output=True, timeout=900, check=False
+        [*start, *options, *targets],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        capture_output=True,
+        timeout=900,
+        check=False,
     )
 
 
