@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tissue import textured, write_folder
 
 from pcam.audit import labels
 from pcam.audit.scan import Scan, scan
+from pcam.cli import main
 from pcam.data.format import open_split
 from pcam.errors import DataError
 
@@ -116,3 +118,14 @@ def test_flipped_labels_of_real_patches_lead_the_ranking(real_data: Path, tmp_pa
     assert split.groups is not None
     suspects, _ = labels.find(found, split.groups[:1200].astype(np.int64), "texture")
     assert np.isin(suspects[:72], wrong).sum() >= 0.55 * 36
+
+
+@pytest.mark.parametrize(("options", "used"), [([], "texture"), (["--suspects", "none"], "none")])
+def test_the_command_line_says_how_suspects_were_ranked(
+    options: list[str], used: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    darker_positives(tmp_path / "data", 24, 2)
+    with pytest.raises(SystemExit) as end:
+        main(["audit", str(tmp_path / "data"), "--out", str(tmp_path / "out"), "--json", *options])
+    assert end.value.code == 0
+    assert json.loads(capsys.readouterr().out)["suspects_ranked_by"] == used

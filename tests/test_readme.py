@@ -40,7 +40,7 @@ RUN_ELSEWHERE = {
     "make journal DATA=pcam_data": "tests/test_workflow.py",
     "make sync": "tests/test_notebooks.py",
     ".venv/bin/pcam data fetch pcam_data": "tests/test_fetch.py",
-    ".venv/bin/pcam audit pcam_data --out audit": "tests/test_cli.py",
+    ".venv/bin/pcam audit pcam_data --out audit": "tests/test_audit_labels.py",
     ".venv/bin/pcam journal run q6": "tests/test_journal_notebooks.py",
     ".venv/bin/pcam journal status": "tests/test_publish.py",
     ".venv/bin/pcam check": "tests/test_check.py",
