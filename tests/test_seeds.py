@@ -46,11 +46,13 @@ def test_states_go_through_a_weights_only_file(tmp_path) -> None:
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_switches_are_set_recorded_and_put_back(deterministic: bool) -> None:
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
+    assert torch.utils.deterministic.fill_uninitialized_memory
     with reproducible(Seeds.of(7), deterministic, threads=1) as record:
         assert torch.are_deterministic_algorithms_enabled() is deterministic
         assert torch.get_num_threads() == 1
         assert draw() == pytest.approx(seeded_draw(7))
     assert (torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()) == before
+    assert torch.utils.deterministic.fill_uninitialized_memory
     assert json.loads(json.dumps(record)) == {
         "seeds": {"initialisation": 7, "order": 7, "augmentation": 7, "library": 7, "off": []},
         "deterministic_algorithms": deterministic,

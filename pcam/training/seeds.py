@@ -17,8 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch.utils import deterministic
 
 from pcam.errors import ConfigError
+
+_MEMORY: Any = deterministic  # its switch is made at run time, where no type checker sees it
 
 Control = Literal["initialisation", "order", "augmentation", "library"]
 CONTROLS: tuple[Control, ...] = ("initialisation", "order", "augmentation", "library")
@@ -87,11 +90,14 @@ def reproducible(seeds: Seeds, deterministic: bool, threads: int) -> Iterator[di
         torch.backends.cudnn.deterministic,
         torch.backends.cudnn.benchmark,
         torch.get_num_threads(),
+        _MEMORY.fill_uninitialized_memory,
     )
     # Read by cuBLAS when it starts, so it is set whether or not this run uses a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     # The same switch as torch.use_deterministic_algorithms, which also loads the compiler: seconds, and unused here.
     torch.set_deterministic_debug_mode("error" if deterministic else "default")
+    # Nothing here reads memory that it has not written; to fill all of it first takes 3 % of a step.
+    _MEMORY.fill_uninitialized_memory = False
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
     if threads:
@@ -110,6 +116,7 @@ def reproducible(seeds: Seeds, deterministic: bool, threads: int) -> Iterator[di
         torch.set_deterministic_debug_mode(before[0])
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[1:3]
         torch.set_num_threads(before[3])
+        _MEMORY.fill_uninitialized_memory = before[4]
 
 
 def generator_states() -> dict[str, Any]:
