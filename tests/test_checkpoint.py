@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
+import resource
+import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -114,14 +118,103 @@ def test_a_pickle_is_never_run(tmp_path: Path, way: str) -> None:
     assert not target.exists()
 
 
-@pytest.mark.parametrize(
-    "header", [b"\xff" * 8, (10**9).to_bytes(8, "little") + b"{", b"", b"\x02" + b"\0" * 7 + b"[]"]
-)
-def test_an_absurd_safetensors_header_is_refused(tmp_path: Path, header: bytes) -> None:
+def with_header(header: str) -> bytes:
+    return len(header).to_bytes(8, "little") + header.encode() + bytes(64)
+
+
+def tensor(shape: list[int], begin: int, end: int) -> str:
+    return f'{{"dtype": "F32", "shape": {shape}, "data_offsets": [{begin}, {end}]}}'
+
+
+ABSURD = {
+    "nothing": b"",
+    "length 2^64 - 1": b"\xff" * 8,
+    "length 2^60": (2**60).to_bytes(8, "little") + b"{}",
+    "length 10^9": (10**9).to_bytes(8, "little") + b"{",
+    "no mapping": b"\x02" + b"\0" * 7 + b"[]",
+    "brackets": with_header('{"__metadata__":' + "[" * 100_000 + "]" * 100_000 + "}"),
+    "huge shape": with_header('{"a": ' + tensor([2**40], 0, 64) + "}"),
+    "shape that overflows": with_header('{"a": ' + tensor([2**62, 4], 0, 0) + "}"),
+    "overlap": with_header('{"a": ' + tensor([8], 0, 32) + ', "b": ' + tensor([8], 16, 48) + "}"),
+    "backwards": with_header('{"a": ' + tensor([8], 64, 32) + "}"),
+    "a name twice": with_header('{"a": ' + tensor([16], 0, 64) + ', "a": ' + tensor([16], 0, 64) + "}"),
+    "a million names": with_header("{" + ", ".join(f'"{i}": {tensor([0], 0, 0)}' for i in range(100_000)) + "}"),
+}
+
+
+@pytest.mark.parametrize("content", ABSURD.values(), ids=ABSURD)
+def test_an_absurd_safetensors_header_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.safetensors"
-    path.write_bytes(header)
+    path.write_bytes(content)
+    memory, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(RunError, match="is not a safetensors file"):
         read_weights(path, sha256_file(path))
+    assert time.process_time() - began < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 * 1024  # KiB
+
+
+def repacked(content: bytes, pickled: bytes, method: int = zipfile.ZIP_STORED) -> bytes:
+    """Return a state.pt with another pickle in it."""
+    source, target = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
+    with zipfile.ZipFile(target, "w", method) as archive:
+        for name in source.namelist():
+            archive.writestr(name, pickled if name.endswith("data.pkl") else source.read(name))
+    return target.getvalue()
+
+
+ATTACKS = {
+    "call": b"\x80\x02cos\nsystem\n.",
+    "half a call": b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",
+    "empty stack": b"\x80\x020.",
+    "long string": b"\x80\x02X\xff\xff\xff\x7f.",
+    "brackets": b"\x80\x02" + b"]" * 50_000 + b".",
+    "a number": b"\x80\x02K\x05.",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("pickled", ATTACKS.values(), ids=ATTACKS)
+def test_a_forged_state_is_refused(tmp_path: Path, pickled: bytes) -> None:
+    path = write(tmp_path, 1)
+    forge(path, "state.pt", repacked((path / "state.pt").read_bytes(), pickled))
+    began = time.process_time()
+    with pytest.raises(RunError, match=r"state\.pt holds (more than tensors and numbers|no training state)"):
+        load_checkpoint(path)
+    assert time.process_time() - began < 5
+
+
+def test_a_state_that_unpacks_to_more_than_it_is_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, 1)
+    bomb = repacked((path / "state.pt").read_bytes(), bytes(50_000_000), zipfile.ZIP_DEFLATED)
+    assert len(bomb) < 100_000
+    forge(path, "state.pt", bomb)
+    with pytest.raises(RunError, match=r"state\.pt holds more than .*it unpacks to 50,"):
+        load_checkpoint(path)
+
+
+def test_a_checkpoint_of_another_run_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    for step, run in ((1, "mine"), (2, "other")):
+        save_checkpoint(tmp_path, step, {"w": torch.ones(1)}, None, {}, CONFIG, run)
+    with pytest.warns(UserWarning, match=r"step-00000002 belongs to run other, not to mine.*going on from .*00000001"):
+        assert load_last(tmp_path, "mine")[2]["step"] == 1
+    with pytest.raises(RunError, match="no sound checkpoint: .*belongs to run other, not to third"):
+        load_last(tmp_path, "third")
+
+
+def test_a_kill_while_an_old_one_is_removed_leaves_no_half_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        write(tmp_path, step)
+
+    def killed(path: Path) -> None:
+        (path / "state.pt").unlink()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pcam.training.checkpoint.shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 3)
+    assert [path.name for path in checkpoint_folders(tmp_path)] == ["step-00000002", "step-00000003"]
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import pickle
 import shutil
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from pcam.storage import atomic_path, sha256_file, write_bytes, write_text, writ
 FORMAT = 1
 _KEPT = 2
 _SUMS = "SHA256SUMS"
+_HEADER_BYTES = 1 << 20  # some ten thousand tensors; the largest network here has a hundred
 # What torch's restricted unpickler raises on content that is no checkpoint, besides what it refuses.
 _MALFORMED = (RuntimeError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError)
 
@@ -55,10 +57,23 @@ def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
         raise RunError(f"{path} is missing; restore it, or remove the run folder and train again")
     if sha256_file(path) != sha256:
         raise RunError(f"{path} is damaged: its SHA-256 is not the recorded one; restore it, or train again")
+    content = path.read_bytes()
+    length = int.from_bytes(content[:8], "little")
     try:
-        return load_tensors(path.read_bytes())
-    except SafetensorError as error:
+        if length > _HEADER_BYTES:  # a header of a million names takes the library half a minute
+            raise SafetensorError(f"a header of {length:,} bytes")
+        tensors: dict[str, torch.Tensor] = load_tensors(content)
+        json.loads(content[8 : 8 + length], object_pairs_hook=_each_key_once)
+    except (SafetensorError, ValueError) as error:
         raise RunError(f"{path} is not a safetensors file ({error}); restore it, or train again") from error
+    return tensors
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):  # readers would disagree about which of them counts
+        raise ValueError("a name is there twice")
+    return found
 
 
 def save_checkpoint(
@@ -186,6 +201,16 @@ def load_last(
     if damaged:
         raise RunError(f"no sound checkpoint: {damaged[0]}")
     return None
+
+
+@contextmanager
+def of_this_run(folder: Path) -> Iterator[None]:
+    """Turn what is raised by a state that was read, and does not fit the run in `folder`, into a `RunError`."""
+    try:
+        yield
+    except _MALFORMED as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise RunError(f"{folder}: its checkpoint does not fit this run ({reason}); remove the folder") from error
 
 
 def _read_sums(path: Path) -> dict[str, str]:

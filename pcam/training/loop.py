@@ -28,7 +28,7 @@ from pcam.data.loader import Loader, augment_generator
 from pcam.errors import RunError
 from pcam.models import PatchClassifier
 from pcam.storage import append_lines, write_text
-from pcam.training.checkpoint import load_last, save_checkpoint
+from pcam.training.checkpoint import load_last, of_this_run, save_checkpoint
 from pcam.training.distributed import World
 from pcam.training.schedule import PLATEAU_FACTOR, PLATEAU_PATIENCE, learning_rate
 from pcam.training.seeds import Seeds, generator_states, restore_generators
@@ -118,12 +118,13 @@ def fit(
     loaded = load_last(folder / "checkpoints", run=folder.name)
     if loaded:
         weights, best, state = loaded
-        model.load_state_dict(weights)
-        optimiser.load_state_dict(state["optimiser"])
-        if averaged is not None:
-            averaged.load_state_dict(state["averaged"])
-        restore_generators(state["generators"])
-        here = Position(**state["position"])
+        with of_this_run(folder):
+            model.load_state_dict(weights)
+            optimiser.load_state_dict(state["optimiser"])
+            if averaged is not None:
+                averaged.load_state_dict(state["averaged"])
+            restore_generators(state["generators"])
+            here = Position(**state["position"])
     if world.first:
         _keep_lines(metrics, here.lines)
     unread: list[tuple[int, float, int, torch.Tensor]] = []
