@@ -197,7 +197,7 @@ def test_a_checkpoint_of_another_run_gives_way_to_the_one_before(tmp_path: Path)
         save_checkpoint(tmp_path, step, {"w": torch.ones(1)}, None, {}, CONFIG, run)
     with pytest.warns(UserWarning, match=r"step-00000002 belongs to run other, not to mine.*going on from .*00000001"):
         assert load_last(tmp_path, "mine")[2]["step"] == 1
-    with pytest.raises(RunError, match="no sound checkpoint: .*belongs to run other, not to third"):
+    with pytest.raises(RunError, match=r"no sound checkpoint: .*belongs to run other, not to third"):
         load_last(tmp_path, "third")
 
 

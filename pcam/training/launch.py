@@ -21,7 +21,7 @@ import pcam
 from pcam.config import Config, dump_yaml
 from pcam.data.format import Split, data_kind, open_split
 from pcam.data.loader import Loader, subset_indices
-from pcam.errors import DataError, PcamError, RunError
+from pcam.errors import DataError, PcamError, RunError, StorageError
 from pcam.models import PatchClassifier, build, model_class
 from pcam.provenance import cpu_name, git_state, hardware, lock_hash, slurm_job
 from pcam.storage import ClaimedError, claim, sha256_file, write_bytes, write_json, write_text
@@ -223,11 +223,23 @@ def _recorded(run: Run) -> Iterator[None]:
         error.args = (f"{run.path}: {error}; continue it with --resume",)
         raise
     except PcamError as error:
-        run.write_status("failed", reason=str(error))
+        _write_failed(run, str(error))
         raise
     except BaseException as error:
-        run.write_status("failed", reason=f"{type(error).__name__}: {error}")
+        # torch raises this wherever the process happens to be when its reader dies.
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+            reason = f"a reader process died ({str(error).splitlines()[0].strip()}): it may have run out of memory"
+            _write_failed(run, reason)
+            raise RunError(f"{run.path}: {reason}; continue with --resume, or with data.workers=0") from error
+        _write_failed(run, f"{type(error).__name__}: {error}")
         raise
+
+
+def _write_failed(run: Run, reason: str) -> None:
+    try:
+        run.write_status("failed", reason=reason)
+    except StorageError as error:  # the disk that made it fail: the reason is raised, and must not be hidden by this
+        _LOG.warning("the run's failure could not be recorded: %s", error)
 
 
 def environment(device: torch.device, controls: dict[str, Any], processes: int = 1) -> dict[str, Any]:
