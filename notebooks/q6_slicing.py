@@ -28,13 +28,14 @@ data_dir: str = ""
 work_dir: str = ""
 
 # %%
-from pcam.evaluation import ErrorGallery, Scored, error_figure, feature_edges, find_slices, weak_slices
+from pcam.evaluation import ErrorGallery, Scored, calibration, curves, error_figure, feature_edges, find_slices
+from pcam.evaluation import label_suspects, slice_masks, weak_slices
 from pcam.evaluation import slice_report as report
-from pcam.evaluation.candidates import candidates
-from pcam.evaluation.metrics import score_metrics
+from pcam.evaluation.metrics import baselines, score_metrics
 from pcam.evaluation.predict import decision_threshold
-from pcam.evaluation.thresholds import confusion_matrix
+from pcam.evaluation.thresholds import confusion_matrix, decision_curve, implied_threshold
 from pcam.journal import open_chapter
+from pcam.training import load_model
 
 chapter = open_chapter("q6_slicing", data_dir, work_dir)
 
@@ -53,7 +54,50 @@ whole = score_metrics(test_p, threshold, test.groups, group_kind=test.group_kind
 for name in ("roc_auc", "sensitivity", "specificity", "f_beta"):
     chapter.record(**whole[name].as_dict(), split="test", runs=[run])
     print(f"{name:12s} {chapter.value(name):ci}")
+all_positive = chapter.record(
+    "all_positive", baselines(test_p.labels, costs.beta)[1].f_beta, n=len(test_p), split="test"
+)
+print(f"             {all_positive:.3f} is the F-beta (beta = {costs.beta:g}) of calling every patch tumour")
+print(f"intervals    {whole['roc_auc'].method}")
 print(f"threshold    {threshold.value:.3f}, {threshold.rule}")
+
+# %% [markdown]
+# ### Is a score a probability?
+#
+# Costs imply a threshold only where a score of `0.8` means that eight patches in ten are tumour. A temperature, fitted
+# on valid, divides all logits by one number; the order of the patches, and with it the ROC-AUC, stays as it is.
+
+# %% tags=["nbval-ignore-output"]
+temperature = calibration.fit_temperature(valid_p)
+tempered = temperature.apply(test_p)
+about = {"n": len(test_p), "split": "test", "runs": [run]}
+chapter.record("temperature", temperature.value, n=len(valid_p), split="valid", runs=[run])
+chapter.record("ece", calibration.expected_calibration_error(test_p), **about)
+chapter.record("ece_tempered", calibration.expected_calibration_error(tempered), **about)
+print(f"temperature {temperature.value:.2f}: mean distance of score and share {chapter.value('ece'):.3f} before, "
+      f"{chapter.value('ece_tempered'):.3f} after")  # fmt: skip
+chapter.figure(
+    curves.reliability_figure({"as scored": test_p, "at the temperature of valid": tempered}),
+    alt="Share of tumours against the mean score in ten bins of test, before and after the temperature, with Wilson's "
+    "intervals and the diagonal of perfect calibration.",
+)
+
+# %% [markdown]
+# What is acting on the score worth? Whoever acts from probability `t` on counts a false alarm as `t / (1 − t)` of a missed
+# tumour. In that currency the curve counts tumours found, less false alarms, per patch; the score is of use where it
+# lies above both calling every patch tumour and calling none (Vickers and Elkin, 2006).
+
+# %% tags=["nbval-ignore-output"]
+implied = implied_threshold(costs.cost_fn, costs.cost_fp).value
+benefit = decision_curve(tempered, [implied]).iloc[0]
+chapter.record("benefit", benefit["model"], **about)
+chapter.record("benefit_all", benefit["all"], **about)
+print(f"at the stated costs, net benefit {benefit['model']:.3f}; calling every patch tumour {benefit['all']:.3f}")
+chapter.figure(
+    curves.decision_figure({"at the temperature of valid": tempered}, implied),
+    alt="Net benefit of the network on test against the threshold probability, beside calling every patch tumour and "
+    "calling none; the probability that the stated costs imply is marked.",
+)
 
 # %% [markdown]
 # ## 1 The errors
@@ -74,15 +118,19 @@ chapter.figure(
 )
 
 # %% [markdown]
-# In the gallery, move the threshold and watch what it costs; choose slides, slices, scores and an order; click a patch
-# for its facts. It works in this page without a kernel, and in a running Jupyter it is a live widget:
-# `gallery.threshold` and `gallery.selected` can be read and set.
+# In the gallery, move the threshold and watch what it costs; choose slides, slices, scores and an order, or only patches
+# whose label the network contradicts so surely that one looks at the label first (Northcutt and others, 2021). Click a
+# patch for its facts, for the training patches that the network holds most alike, and for what moved its score
+# (integrated gradients; Sundararajan and others, 2017). It works in this page without a kernel, and in a running Jupyter
+# it is a live widget: `gallery.threshold` and `gallery.selected` can be read and set.
 
 # %% tags=["nbval-ignore-output"]
 valid_s, test_s = Scored.of(valid_p, valid), Scored.of(test_p, test)
 edges = feature_edges(valid_s.features)
-slices = {part.name: part.inside for part in candidates(test_s.features, edges) if not part.is_slide}
-gallery = ErrorGallery(test_p, test, threshold, limit=96, features=test_s.features, slices=slices)
+slices, suspects = slice_masks(test_s, edges), label_suspects(test_p)
+behind = {"neighbours": chapter.split("train"), "model": load_model(run), "attribution": True}
+shown = {"limit": 96, "features": test_s.features, "slices": slices, "suspects": suspects}
+gallery = ErrorGallery(test_p, test, threshold, **shown, **behind)
 gallery
 
 # %% tags=["nbval-ignore-output"]
@@ -102,17 +150,18 @@ chapter.answer(
 chapter.table(report.feature_guide(), caption="The input features. OD: optical density, to base ten.")
 
 # %% [markdown]
-# For each feature the fifth with the lowest and the fifth with the highest value is a slice; so is each slide. The
-# edges are fixed on valid and used unchanged on test.
+# For each feature the fifth with the lowest and the fifth with the highest value is a slice; so is what two of these share
+# (a weakness may need both), and so is each slide. The edges are fixed on valid and used unchanged on test.
 
 # %%
-chapter.table(report.candidate_table(valid_s, test_s), caption="The slices, their definitions and their sizes.")
+chapter.table(report.candidate_table(valid_s, test_s), caption="The slices of one feature.")
 
 # %% [markdown]
-# On valid, each slice is compared with the rest of the split: ROC-AUC, sensitivity and specificity, none of which
-# moves when only the share of tumours does. The error counts whole slides (or overlap groups), since their patches
-# are not independent; the interval of a perfect value counts each slide as one observation. All comparisons enter one
-# Holm correction. What is found is tried again on test.
+# On valid, each slice with enough patches of both classes is compared with the rest of the split: ROC-AUC, sensitivity
+# and specificity, none of which moves when only the share of tumours does. The error counts whole slides (or overlap
+# groups), since their patches are not independent; a slide is compared with how much slides differ anyway. All
+# comparisons enter one Holm correction. What is found is tried again on test. Of pairs and slides, the figure and the
+# tables show the weak ones.
 
 # %% tags=["nbval-ignore-output"]
 table = find_slices(valid_s, test_s, threshold=threshold, beta=costs.beta, edges=edges, edges_from="valid")

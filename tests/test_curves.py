@@ -69,6 +69,15 @@ def test_reliability_figure_has_a_line_a_model() -> None:
     assert len(figure.axes[0].containers) == 2
 
 
+def test_decision_figure_draws_all_and_none_beside_the_model() -> None:
+    p = example("test")
+    axes = curves.decision_figure({"cnn": p}, implied=1 / 6).axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    assert set(lines) == {"cnn", "call every patch tumour", "call none", "stated costs: 0.17"}
+    assert lines["cnn"].get_ydata()[0] == pytest.approx(p.labels.mean())
+    assert not np.any(lines["call none"].get_ydata())
+
+
 @pytest.mark.parametrize(
     "draw", [lambda p, t: curves.roc_and_pr({"m": p}, t), lambda p, t: curves.cost_curve(p, t, 5, 1)]
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import fbeta_score, recall_score, roc_auc_score
 
-from pcam.evaluation.gaps import METRICS, Judged, gap_of, roc_auc
+from pcam.evaluation.gaps import METRICS, Judged, beyond_usual, gap_of, roc_auc
 
 
 def study(seed: int, n: int = 400, slides: int = 24, strength: float = 1.5, weak: float | None = None):
@@ -112,3 +112,27 @@ def test_a_share_of_all_or_none_has_an_interval_all_the_same(hits: int, low: flo
     gap = gap_of("sensitivity", Judged(label, called.astype(float), called, np.arange(60), 2.0), np.arange(60) < 30)
     assert (gap.low, gap.high) == pytest.approx((low, high), abs=1e-4)
     assert gap.p == 1
+
+
+def slide_gaps(seed: int, spread: float, weak: bool):
+    """Sensitivity of 12 slides that differ by `spread` logits anyway; one may be far worse."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(12), 60)
+    truth = 1.5 + spread * rng.normal(size=12) - 2.5 * (weak & (np.arange(12) == 3))
+    called = rng.random(720) < 1 / (1 + np.exp(-truth[group]))
+    judged = Judged(np.ones(720, dtype=bool), called.astype(float), called, np.arange(720), 2.0)
+    return [gap_of("sensitivity", judged, group == slide) for slide in range(12)]
+
+
+def test_slides_that_differ_as_slides_do_are_not_weak() -> None:
+    studies = [slide_gaps(seed, 0.6, weak=False) for seed in range(60)]
+    alone = np.mean([min(gap.p for gap in gaps) < 0.05 / 12 for gaps in studies])
+    beyond = np.mean([beyond_usual(gaps).min() < 0.05 / 12 for gaps in studies])
+    assert alone > 0.5
+    assert beyond < 0.15
+
+
+def test_a_slide_that_is_far_worse_than_slides_differ_is_seen() -> None:
+    first = [int(np.argmin(beyond_usual(slide_gaps(seed, 0.2, weak=True)))) for seed in range(20)]
+    assert np.mean(np.array(first) == 3) >= 0.95
+    assert max(beyond_usual(slide_gaps(seed, 0.2, weak=True)).min() for seed in range(20)) < 0.01

@@ -15,7 +15,7 @@ from pcam.evaluation import (
     implied_threshold,
     score_metrics,
 )
-from pcam.evaluation.thresholds import threshold_table
+from pcam.evaluation.thresholds import decision_curve, threshold_table
 
 
 def random_predictions(seed: int, n: int = 60, split: str = "valid", decimals: int = 16) -> Predictions:
@@ -109,3 +109,29 @@ def test_table_counts_what_a_lower_threshold_costs() -> None:
         counts = confusion_matrix(p, fixed_threshold(row.threshold))
         assert (row.tp, row.fp, row.tn, row.fn) == (counts.tp, counts.fp, counts.tn, counts.fn)
         assert row.cost == 5 * counts.fn + counts.fp
+
+
+def test_net_benefit_by_counting() -> None:
+    p = random_predictions(3, n=200, split="test", decimals=2)
+    probabilities = [0.0, 0.1, 0.25, 0.5, 0.8, 0.99]
+    table = decision_curve(p, probabilities)
+    prevalence = p.labels.mean()
+    for t, model, everything, none in table.itertuples(index=False):
+        c = confusion_matrix(p, fixed_threshold(t))
+        assert model == pytest.approx((c.tp - c.fp * t / (1 - t)) / 200)
+        assert everything == pytest.approx(prevalence - (1 - prevalence) * t / (1 - t))
+        assert none == 0
+    # From probability 0 on everyone is called; at the prevalence, all and none are worth the same.
+    assert table["model"].iloc[0] == pytest.approx(prevalence)
+    assert decision_curve(p, [prevalence])["all"].iloc[0] == pytest.approx(0)
+
+
+def test_a_useless_score_is_worth_no_more_than_all_or_none() -> None:
+    p = Predictions("test", np.arange(100), np.arange(100) % 2, np.full(100, 0.5))
+    table = decision_curve(p, np.linspace(0, 0.9, 10))
+    np.testing.assert_allclose(table["model"], np.where(table["threshold"] <= 0.5, table["all"], 0))
+
+
+def test_a_decision_curve_stops_below_one() -> None:
+    with pytest.raises(DataError, match="thresholds of at least 0 and below 1"):
+        decision_curve(random_predictions(0), [0.5, 1.0])

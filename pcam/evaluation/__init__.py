@@ -29,6 +29,7 @@ _HOME = {
     "predict_images": "images",
     "Scored": "slices",
     "find_slices": "slices",
+    "slice_masks": "slices",
     "weak_slices": "slices",
     "feature_edges": "candidates",
     "input_features": "features",

@@ -2,13 +2,15 @@
 
 For each input feature there are two: the fifth of the patches with the lowest and the fifth with the highest value.
 The edges are numbers, fixed on the patches of one split (valid) and used as they are on another, so that a slice means
-the same everywhere. Then each slide is one.
+the same everywhere. What two of these share, if they are of two features, is a slice as well: a weakness may need both,
+dark and blurred, and hide in either alone. Then each slide is one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -17,16 +19,20 @@ from numpy.typing import NDArray
 from pcam.evaluation.features import FEATURES
 
 SHARE = 0.2
+AND = " + "
+# A pair that holds nearly all of one of its two slices says nothing that the slice alone does not say.
+SAME = 0.8
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """A named part of a split; `inside` is bool (N,)."""
+    """A named part of a split; `inside` is bool (N,), `parts` are the two slices that a pair is made of."""
 
     name: str
     definition: str
     inside: NDArray[np.bool_]
     is_slide: bool = False
+    parts: tuple[str, ...] = ()
 
 
 def feature_edges(features: pd.DataFrame) -> dict[str, tuple[float, float]]:
@@ -41,15 +47,17 @@ def feature_edges(features: pd.DataFrame) -> dict[str, tuple[float, float]]:
 
 
 def candidates(
-    features: pd.DataFrame, edges: dict[str, tuple[float, float]], edges_from: str = "valid"
+    features: pd.DataFrame, edges: dict[str, tuple[float, float]], edges_from: str = "valid", *, distinct: bool = True
 ) -> Iterator[Slice]:
-    """Yield the slices of a split: two for each feature, then one for each slide.
+    """Yield the slices of a split: two for each feature, then their pairs, then one for each slide.
 
     Args:
         features: the input features of its N patches.
         edges: see `feature_edges`.
         edges_from: the split that the edges come from, for the definition.
+        distinct: leave out pairs that hold nearly all of one of their slices.
     """
+    singles: list[tuple[str, Slice]] = []
     for feature in FEATURES:
         values, (low, high) = features[feature.name].to_numpy(), edges[feature.name]
         for name, sign, edge, inside in (
@@ -59,7 +67,15 @@ def candidates(
             # Ties (patches that are all tissue) can fill the split; then there is no such slice.
             if inside.mean() <= 0.5:
                 unit = f" {feature.unit}" if feature.unit else ""
-                yield Slice(name, f"{feature.name} {sign} {edge:.4g}{unit} (a fifth of {edges_from})", inside)
+                part = Slice(name, f"{feature.name} {sign} {edge:.4g}{unit} (a fifth of {edges_from})", inside)
+                singles.append((feature.name, part))
+                yield part
+    for (name, one), (other, two) in combinations(singles, 2):
+        both = one.inside & two.inside
+        alike = both.sum() > SAME * min(one.inside.sum(), two.inside.sum())
+        if name != other and not (distinct and alike):
+            definition = f"{one.definition} and {two.definition}"
+            yield Slice(f"{one.name}{AND}{two.name}", definition, both, parts=(one.name, two.name))
     if "slide" in features:
         slides = features["slide"].to_numpy()
         for slide in np.unique(slides):

@@ -14,7 +14,7 @@ import numpy as np
 from pcam.evaluation.calibration import reliability_table
 from pcam.evaluation.predictions import Predictions
 from pcam.evaluation.ranking import counts_by_cut
-from pcam.evaluation.thresholds import Confusion, Threshold
+from pcam.evaluation.thresholds import Confusion, Threshold, decision_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,6 +130,31 @@ def reliability_figure(models: Mapping[str, Predictions], bins: int = 10) -> Fig
     axes.set(xlabel="Mean score of the bin", ylabel="Share of positives", aspect="equal")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.legend(fontsize=8, frameon=False)
+    return figure
+
+
+def decision_figure(models: Mapping[str, Predictions], implied: float) -> Figure:
+    """Decision curves: net benefit against the threshold probability, beside acting on all patches and on none.
+
+    Args:
+        models: name → labelled, calibrated predictions with both classes, all on the same patches.
+        implied: the probability that the stated costs imply; marked.
+
+    Raises:
+        DataError: as `decision_curve`.
+    """
+    figure, (axes,) = panels_in_a_row(1, width=5.6)
+    grid = np.linspace(0, 0.99, 199)
+    for number, (name, p) in enumerate(models.items()):
+        table = decision_curve(p, grid)
+        axes.plot(grid, table["model"], color=PALETTE[number], linestyle=STYLES[number % len(STYLES)], label=name)
+    prevalence = float(p.labels.mean())
+    axes.plot(grid, table["all"], color=_GREY, linestyle="--", linewidth=1, label="call every patch tumour")
+    axes.plot(grid, table["none"], color=PALETTE[7], linewidth=1, label="call none")
+    axes.axvline(implied, color=PALETTE[7], linewidth=1, linestyle=":", label=f"stated costs: {implied:.2f}")
+    axes.set(xlabel="Threshold probability t (a false alarm costs t / (1 − t) of a missed tumour)")
+    axes.set(ylabel="Net benefit (tumours per patch)", xlim=(0, 1), ylim=(-0.25 * prevalence, 1.08 * prevalence))
+    axes.legend(fontsize=8, frameon=False, loc="lower left")
     return figure
 
 

@@ -343,14 +343,17 @@ function render({ model, el }) {
     const value = keys[view.sort][1], sign = view.down ? -1 : 1;
     listed = patches.filter((patch) => view.outcomes.has(outcomeOf(patch)) && patch.score >= view.from && patch.score <= view.to
       && (!view.suspect || patch.suspect) && (!view.slide || patch.slide === view.slide) && (!view.slice || patch.slices.includes(Number(view.slice))));
-    listed.sort((a, b) => sign * (value(a) - value(b)) || a.index - b.index);
+    listed.forEach((patch) => { patch.key = sign * value(patch); }); // once a patch, not once a comparison
+    listed.sort((a, b) => a.key - b.key || a.index - b.index);
     const visible = listed.slice(0, view.limit);
     const shown = Object.fromEntries(names.map((name) => [name, 0]));
     listed.forEach((patch) => { shown[outcomeOf(patch)]++; });
     visible.forEach((patch, place) => {
-      const { button, badge } = tileOf(patch), outcome = outcomeOf(patch);
-      button.className = `pg-tile ${outcome}`;
+      const tile = tileOf(patch), { button, badge } = tile, outcome = outcomeOf(patch);
       button.tabIndex = place ? -1 : 0;
+      if (tile.outcome === outcome) return; // most tiles stay what they are when the threshold moves
+      tile.outcome = outcome;
+      button.className = `pg-tile ${outcome}`;
       badge.textContent = outcome;
       const slide = patch.slide === null ? "" : `, slide ${patch.slide}`;
       button.setAttribute("aria-label", `Patch ${patch.index}, ${OUTCOMES[outcome][1]}, score ${patch.score.toFixed(3)}${slide}`);

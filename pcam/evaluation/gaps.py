@@ -11,6 +11,7 @@ form: no random numbers, and milliseconds where a bootstrap over 32,768 patches 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,7 @@ class Gap:
         rest_value: the metric on all other patches of the split.
         gap: `value - rest_value`; negative where the slice is worse.
         p: one-sided p-value of "the slice is not worse than the rest", not corrected for anything.
+        difference, error: on the logit scale, what the p-value is made of; NaN where a value is 0 or 1.
     """
 
     value: float
@@ -59,6 +61,8 @@ class Gap:
     rest_value: float
     gap: float
     p: float
+    difference: float
+    error: float
 
 
 def roc_auc(judged: Judged, inside: Mask) -> tuple[float, Floats]:
@@ -141,14 +145,51 @@ def gap_of(metric: str, judged: Judged, inside: Mask) -> Gap:
     # Few slides say little about their spread: Student's t with the slides of the slice, not the normal law.
     freedom = max(groups_inside - 1, 1)
     low, high = _interval(value, _clustered_error(here, judged.group), freedom, groups_inside)
-    if 0 < value < 1 and 0 < rest_value < 1:
+    on_logits = 0 < value < 1 and 0 < rest_value < 1
+    if on_logits:
         difference = _logit(value) - _logit(rest_value)
         influence = here / (value * (1 - value)) - there / (rest_value * (1 - rest_value))
     else:  # no logit at 0 and 1
         difference, influence = value - rest_value, here - there
     error = _clustered_error(influence, judged.group)
     p = float(student.cdf(difference / error, freedom)) if error > 0 else float(difference >= 0)
-    return Gap(value, low, high, rest_value, value - rest_value, p)
+    scale = (difference, error) if on_logits else (math.nan, math.nan)
+    return Gap(value, low, high, rest_value, value - rest_value, p, *scale)
+
+
+def beyond_usual(slides: Sequence[Gap]) -> Floats:
+    """Test each of K slides against how much slides differ anyway.
+
+    Every slide has a stain, a scanner and a patient of its own, so that of many slides some are always worse than the
+    rest. The variance between slides is estimated from the others (DerSimonian and Laird 1986, Controlled Clinical
+    Trials 7:177) and added to the slide's own.
+
+    Args:
+        slides: one metric's gap of each slide to the rest of the split.
+
+    Returns:
+        float64 (K,), one-sided p-values; those of `slides` where a value is 0 or 1 or fewer than three can be compared.
+    """
+    p = np.array([gap.p for gap in slides])
+    difference, error = (np.array([getattr(gap, name) for gap in slides]) for name in ("difference", "error"))
+    usable = np.flatnonzero(np.isfinite(difference) & (error > 0))
+    for slide in usable if len(usable) > 3 else usable[:0]:
+        others = usable[usable != slide]
+        weight = error[others] ** -2
+        spread = (weight * (difference[others] - np.average(difference[others], weights=weight)) ** 2).sum()
+        between = (spread - (len(others) - 1)) / (weight.sum() - (weight**2).sum() / weight.sum())
+        whole = math.sqrt(error[slide] ** 2 + max(0.0, between))
+        p[slide] = max(p[slide], float(student.cdf(difference[slide] / whole, len(others) - 1)))
+    return p
+
+
+def holm(p: Floats) -> Floats:
+    """Correct p-values (m,) so that all claims below α together are false with probability α at most (Holm 1979)."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty_like(p)
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected
 
 
 def _logit(share: float) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pcam.evaluation.candidates import candidates, feature_edges
+from pcam.evaluation.candidates import AND, candidates, feature_edges
 from pcam.evaluation.features import FEATURES
 from pcam.evaluation.predictions import Predictions
 from pcam.evaluation.slices import ALPHA, Scored
@@ -37,7 +37,7 @@ def feature_guide() -> pd.DataFrame:
 
 
 def candidate_table(edges_from: Scored, *others: Scored) -> pd.DataFrame:
-    """Return the slices that a search tries, and how many patches of each split they hold; slides are left out.
+    """Return the slices of one feature, and how many patches of each split they hold; pairs and slides are left out.
 
     Args:
         edges_from: the split that fixes the edges.
@@ -47,7 +47,7 @@ def candidate_table(edges_from: Scored, *others: Scored) -> pd.DataFrame:
     counted: dict[str, dict[str, str | int]] = {}
     for scored in (edges_from, *others):
         for part in candidates(scored.features, edges, first):
-            if not part.is_slide:
+            if not part.is_slide and not part.parts:
                 row = counted.setdefault(part.name, {"slice": part.name, "definition": part.definition})
                 row[f"n on {scored.predictions.split}"] = int(part.inside.sum())
     return pd.DataFrame(list(counted.values()))
@@ -60,12 +60,14 @@ def metric_table(table: pd.DataFrame, split: str, metric: str, *, slides: int | 
         table: of `find_slices`.
         split: which split.
         metric: one of its metrics.
-        slides: None: the slices made from features; else this many slides, those with the lowest value first.
+        slides: None: the slices made from features, and of the pairs those that are weak on some split; else this many
+            slides, those with the lowest value first.
 
     Returns:
         slice, n, positives, the metric with its interval, its value on the rest, gap and corrected p-value.
     """
-    rows = table[(table["split"] == split) & (table["metric"] == metric) & (_of_slides(table) == (slides is not None))]
+    rows = _worth_a_line(table) if slides is None else table[_of_slides(table)]
+    rows = rows[(rows["split"] == split) & (rows["metric"] == metric)]
     if slides is not None:
         rows = rows.sort_values("value", kind="stable").head(slides)
     columns = {
@@ -102,6 +104,7 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
         "gap_again": "gap again",
         "p_adjusted_again": "p again",
         "verdict": "verdict",
+        "within": "shares patches with",
     }
     texts = {name: claims[name].map(_p_text) for name in ("p_adjusted", "p_adjusted_again")}
     shown = claims.assign(**texts)[list(columns)].rename(columns=columns)
@@ -109,7 +112,7 @@ def claims_table(claims: pd.DataFrame) -> pd.DataFrame:
 
 
 def prevalence_table(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Return F-beta of every slice beside what moves it, the share of positives; slides are left out.
+    """Return F-beta of every slice of one feature beside what moves it, the share of positives.
 
     Args:
         table: of `find_slices`.
@@ -118,7 +121,7 @@ def prevalence_table(table: pd.DataFrame, split: str) -> pd.DataFrame:
     Returns:
         slice, n, share positive, F-beta, F-beta if all are called positive, ROC-AUC; sorted by the share.
     """
-    rows = table[(table["split"] == split) & ~_of_slides(table)]
+    rows = table[(table["split"] == split) & ~_of_slides(table) & ~_of_pairs(table)]
     wide = rows.pivot(index=["slice", "n", "n_positive"], columns="metric", values="value")
     wide = wide.rename_axis(columns=None).reset_index()
     wide["share positive"] = wide["n_positive"] / wide["n"]
@@ -128,13 +131,23 @@ def prevalence_table(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def worst_slice(table: pd.DataFrame, split: str, metric: str = "roc_auc") -> pd.Series:
-    """Return the row of the slice with the lowest value of a metric on a split, slides left out."""
-    rows = table[(table["split"] == split) & (table["metric"] == metric) & ~_of_slides(table)]
+    """Return the row of the slice of one feature with the lowest value of a metric on a split."""
+    rows = table[(table["split"] == split) & (table["metric"] == metric) & ~_of_slides(table) & ~_of_pairs(table)]
     return rows.iloc[int(rows["value"].to_numpy().argmin())]
 
 
 def _of_slides(table: pd.DataFrame) -> pd.Series:
     return table["definition"].str.startswith("slide = ")
+
+
+def _of_pairs(table: pd.DataFrame) -> pd.Series:
+    return table["slice"].str.contains(AND, regex=False) & ~_of_slides(table)
+
+
+def _worth_a_line(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the slices of one feature, and of pairs those that are weak on some split and metric."""
+    weak = table.loc[(table["gap"] < 0) & (table["p_adjusted"] < ALPHA), "slice"]
+    return table[~_of_slides(table) & (~_of_pairs(table) | table["slice"].isin(weak))]
 
 
 def slice_figure(table: pd.DataFrame, metric: str = "roc_auc") -> Figure:
@@ -146,12 +159,13 @@ def slice_figure(table: pd.DataFrame, metric: str = "roc_auc") -> Figure:
 
     Returns:
         A figure: slices from the most doubtful down; a dot is the slice, an orange diamond where it is weaker than
-        the rest after correction; a grey tick is the rest of the split. Of the slides, only weak ones are drawn.
+        the rest after correction; a grey tick is the rest of the split. Of slides and pairs, only weak ones are drawn.
     """
     import matplotlib.pyplot as plt
 
     weak = (table["gap"] < 0) & (table["p_adjusted"] < ALPHA)
-    rows = table[(table["metric"] == metric) & (weak | ~_of_slides(table))].assign(weak=weak)
+    drawn = weak | table.index.isin(_worth_a_line(table).index)
+    rows = table[(table["metric"] == metric) & drawn].assign(weak=weak)
     splits = list(dict.fromkeys(rows["split"]))
     names = list(dict.fromkeys(rows["slice"]))
     figure, panels = plt.subplots(

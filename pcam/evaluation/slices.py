@@ -1,10 +1,10 @@
 """Slices: groups of patches, defined on their inputs alone, on which a model may be silently worse.
 
-A slice is the fifth of the patches with the lowest or the highest value of an input feature, or one slide. The
-edges are fixed on valid. On valid every slice is tried: is its ROC-AUC, its sensitivity or its specificity worse
-than on the rest? All that were tried enter one Holm correction (Holm 1979, Scand. J. Statist. 6:65), so that trying
-more slices does not find more. What is found is tried once more on test, which neither the edges nor the search
-have seen; only then is it confirmed. A slide is in one split only and cannot be confirmed on another.
+A slice is the fifth of the patches with the lowest or the highest value of an input feature, what two such fifths
+share, or one slide. The edges are fixed on valid. On valid every slice is tried: is its ROC-AUC, its sensitivity or its
+specificity worse than on the rest? All that were tried enter one Holm correction (Holm 1979, Scand. J. Statist. 6:65),
+so that trying more slices does not find more. What is found is tried once more on test, which neither the edges nor the
+search have seen; only then is it confirmed. A slide is in one split only and cannot be confirmed on another.
 
 F-beta depends on the share of positives, which differs between slices, so no test is made on it: it is listed
 beside the F-beta that calling every patch of the slice positive would have.
@@ -24,11 +24,12 @@ from pcam import storage
 from pcam.config import EvalConfig
 from pcam.data.format import Split, available_splits, open_split
 from pcam.errors import DataError
-from pcam.evaluation.candidates import Slice, candidates, feature_edges
+from pcam.evaluation.candidates import AND, Slice, candidates, feature_edges
 from pcam.evaluation.features import input_features
-from pcam.evaluation.gaps import METRICS, Judged, gap_of
+from pcam.evaluation.gaps import METRICS, Gap, Judged, beyond_usual, gap_of, holm
 from pcam.evaluation.predict import decision_threshold
 from pcam.evaluation.predictions import Predictions, read_predictions
+from pcam.evaluation.suspects import label_suspects
 from pcam.evaluation.thresholds import Threshold, fixed_threshold
 
 COLUMNS = (
@@ -104,7 +105,9 @@ def find_slices(
         edges_from: the split that `edges` come from.
 
     Returns:
-        The columns `COLUMNS`, one row for each split, slice and metric, the most doubtful slice first.
+        The columns `COLUMNS`, one row for each split, slice and metric, the most doubtful slice first: those found to
+        be weak by gap × √(patches that the metric counts), then the others by p-value; a slice stands where its worst
+        metric does.
         `p_adjusted` is one-sided ("no worse than the rest"), by Holm over all that were tried: on `discovery`
         every slice and tested metric, on `confirmation` those found on `discovery`, and apart from them its own
         slides. It is empty where nothing was tested.
@@ -118,11 +121,13 @@ def find_slices(
     rows = _measure(discovery, candidates(discovery.features, edges, edges_from), threshold, beta)
     tested = rows["metric"].isin(TESTED)
     rows.loc[tested, "p_adjusted"] = holm(rows.loc[tested, "p"].to_numpy())
-    # A slice is as doubtful as its worst metric; ties keep the order of the candidates.
-    order = rows[tested].groupby("slice", sort=False)["p"].min().sort_values(kind="stable").index
+    order = _by_doubt(rows[tested])
     parts = [rows]
     if confirmation is not None:
-        again = _measure(confirmation, candidates(confirmation.features, edges, edges_from), threshold, beta)
+        # Two slices may be more alike here than there: what was found there is tried here all the same.
+        parts_again = candidates(confirmation.features, edges, edges_from, distinct=False)
+        again = _measure(confirmation, parts_again, threshold, beta)
+        again = again[again["is_slide"] | again["slice"].isin(rows["slice"])].reset_index(drop=True)
         found = set(map(tuple, rows.loc[_weak(rows), ["slice", "metric"]].to_numpy()))
         chosen = np.array([pair in found for pair in zip(again["slice"], again["metric"], strict=True)], dtype=bool)
         own_slide = (again["is_slide"] & again["metric"].isin(TESTED)).to_numpy()
@@ -135,22 +140,31 @@ def find_slices(
     return pd.concat(parts, ignore_index=True)[list(COLUMNS)]
 
 
-def holm(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correct p-values (m,) so that all claims below α together are false with probability α at most (Holm 1979)."""
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    corrected = np.empty_like(p)
-    corrected[order] = np.minimum(stepped, 1)
-    return corrected
+def _by_doubt(tested: pd.DataFrame) -> pd.Index:
+    """Return the slices' names, the most doubtful first.
+
+    Among weak slices the p-value ranks badly: one that merely overlaps the culprit but is spread over more slides has
+    the smaller error. What is lost, and on how many patches, tells them apart.
+    """
+    counted = {
+        "roc_auc": tested["n"],
+        "sensitivity": tested["n_positive"],
+        "specificity": tested["n"] - tested["n_positive"],
+    }
+    weight = tested["gap"] * np.sqrt(pd.concat([counted[m][tested["metric"] == m] for m in TESTED]))
+    key = np.where(_weak(tested), weight, tested["p"])
+    # Ties keep the order of the candidates.
+    return tested.assign(key=key).groupby("slice", sort=False)["key"].min().sort_values(kind="stable").index
 
 
 def weak_slices(table: pd.DataFrame) -> pd.DataFrame:
     """Return what a table of `find_slices` claims.
 
     Returns:
-        One row for each slice and metric found on the first split: slice, definition, metric, gap and n there
-        (`found_gap`, `found_n`), gap and n on the second (`confirmed_gap`, `confirmed_n`), and `verdict`:
-        "confirmed", "not confirmed" or "no second split".
+        One row for each slice and metric found on the first split, the most doubtful first: slice, definition, metric,
+        n, value, rest_value, gap and p_adjusted there; n, gap and p_adjusted on the second (with `_again`); `verdict`:
+        "confirmed", "not confirmed", "too few again" (patches of a class) or "no second split"; and `within`: the claim
+        before it on the same metric that shares a feature's fifth with it and may be all there is to it, else empty.
     """
     splits = list(dict.fromkeys(table["split"]))
     keys = ["slice", "metric"]
@@ -160,12 +174,24 @@ def weak_slices(table: pd.DataFrame) -> pd.DataFrame:
         second[[*keys, "n", "gap", "p_adjusted"]], on=keys, how="left", suffixes=("", "_again")
     )
     verdict = np.where(_weak(claims, "_again"), "confirmed", "not confirmed")
-    claims["verdict"] = np.where(claims["n_again"].isna(), "no second split", verdict)
+    missing = "no second split" if len(splits) < 2 else np.where(_slides(claims), "no second split", "too few again")
+    claims["verdict"] = np.where(claims["n_again"].isna(), missing, verdict)
+    own: list[tuple[str, str]] = []
+    within = []
+    for name, metric in zip(claims["slice"], claims["metric"], strict=True):
+        shared = [n for n, m in own if m == metric and set(n.split(AND)) & set(name.split(AND))]
+        own += [] if shared else [(name, metric)]
+        within.append(shared[0] if shared else "")
+    claims["within"] = np.array(within, dtype=object)
     return claims
 
 
 def _weak(table: pd.DataFrame, suffix: str = "") -> pd.Series:
     return (table[f"p_adjusted{suffix}"] < ALPHA) & (table[f"gap{suffix}"] < 0)
+
+
+def _slides(table: pd.DataFrame) -> pd.Series:
+    return table["definition"].str.startswith("slide = ")
 
 
 def _measure(scored: Scored, slices: Iterable[Slice], threshold: Threshold, beta: float) -> pd.DataFrame:
@@ -177,7 +203,8 @@ def _measure(scored: Scored, slices: Iterable[Slice], threshold: Threshold, beta
     called = predictions.score >= threshold.value
     by_group = Judged(label, predictions.score, called, patch if scored.groups is None else scored.groups, beta)
     by_patch = Judged(label, predictions.score, called, patch, beta)
-    rows = []
+    rows: list[dict[str, object]] = []
+    of_slides: dict[str, list[tuple[int, Gap]]] = {metric: [] for metric in METRICS}
     for part in slices:
         counts = [int((side & kind).sum()) for side in (part.inside, ~part.inside) for kind in (label, ~label)]
         if min(counts) < SUPPORT:
@@ -186,6 +213,8 @@ def _measure(scored: Scored, slices: Iterable[Slice], threshold: Threshold, beta
         judged = by_patch if part.is_slide else by_group
         for metric in METRICS:
             gap = gap_of(metric, judged, part.inside)
+            if part.is_slide:
+                of_slides[metric].append((len(rows), gap))
             rows.append(
                 {
                     "slice": part.name,
@@ -204,6 +233,9 @@ def _measure(scored: Scored, slices: Iterable[Slice], threshold: Threshold, beta
                     "is_slide": part.is_slide,
                 }
             )
+    for found in of_slides.values():
+        for (row, _), p in zip(found, beyond_usual([gap for _, gap in found]), strict=True):
+            rows[row]["p"] = p
     return pd.DataFrame(rows, columns=[*COLUMNS, "p", "is_slide"]).astype({"is_slide": bool, "p_adjusted": float})
 
 
@@ -245,10 +277,20 @@ def run(
         open_split(data_dir, shown.predictions.split),
         threshold,
         features=shown.features,
-        slices={s.name: s.inside for s in candidates(shown.features, edges, edges_from) if not s.is_slide},
+        slices=slice_masks(shown, edges, edges_from, weak_slices(table)["slice"]),
+        suspects=label_suspects(shown.predictions),
     )
     storage.write_text(Path(out) / "gallery.html", gallery.to_page())
     return table
+
+
+def slice_masks(
+    scored: Scored, edges: dict[str, tuple[float, float]], edges_from: str = "valid", pairs: Iterable[str] = ()
+) -> dict[str, NDArray[np.bool_]]:
+    """Return name → bool (N,) of the slices made from one feature, and of those pairs that are named."""
+    named = set(pairs)
+    parts = candidates(scored.features, edges, edges_from, distinct=False)
+    return {part.name: part.inside for part in parts if not part.is_slide and (not part.parts or part.name in named)}
 
 
 def _open(path: Path | str, data_dir: Path | str) -> Scored:

@@ -163,6 +163,38 @@ def threshold_table(
     return pd.DataFrame(rows)
 
 
+def decision_curve(predictions: Predictions, probabilities: Sequence[float] | np.ndarray) -> pd.DataFrame:
+    """Net benefit of acting on the score, beside acting on every patch and on none.
+
+    Who acts from probability t on says that a false alarm costs t / (1 - t) of what a missed tumour does. The net
+    benefit is then (true positives - false positives × t / (1 - t)) / n: tumours found per patch, false alarms paid for
+    in tumours (Vickers and Elkin 2006, Medical Decision Making 26:565). It reads the scores as probabilities, so they
+    should be calibrated.
+
+    Args:
+        predictions: labelled predictions with both classes.
+        probabilities: thresholds t, fixed beforehand, each in [0, 1).
+
+    Returns:
+        One row per threshold: threshold, model, all, none.
+
+    Raises:
+        DataError: labels are missing, one class is absent, or a threshold is not in [0, 1).
+    """
+    import pandas as pd
+
+    label = _both_classes(predictions) == 1
+    cuts = np.asarray(probabilities, dtype=np.float64)
+    if not ((cuts >= 0) & (cuts < 1)).all():
+        raise DataError("a decision curve needs thresholds of at least 0 and below 1: at 1 an alarm costs everything")
+    positive, negative = (np.sort(predictions.score[side]) for side in (label, ~label))
+    price = cuts / (1 - cuts)
+    found, alarms = (len(side) - np.searchsorted(side, cuts) for side in (positive, negative))
+    n = len(label)
+    whole = (len(positive) - len(negative) * price) / n
+    return pd.DataFrame({"threshold": cuts, "model": (found - alarms * price) / n, "all": whole, "none": 0.0})
+
+
 def _check_costs(cost_fn: float, cost_fp: float) -> None:
     for name, cost in (("cost_fn", cost_fn), ("cost_fp", cost_fp)):
         if not (np.isfinite(cost) and cost > 0):
