@@ -2,7 +2,7 @@
 
     python benchmarks/slices.py [DIR] [--seeds 20] [--kinds none dark stain pair slide]
 
-Without DIR, four synthetic samples are painted: 1,500 + 1,500 patches of 48 + 48 slides. The patches, labels and slides
+Without DIR, four synthetic samples are painted: 2,400 + 2,400 patches of 48 + 48 slides. The patches, labels and slides
 are the data's; scores are simulated (`pcam.evaluation.planting`), once per seed, with a weakness in the same slice of
 valid and of test. A planted slice counts where it stands first in the table of valid and is confirmed on test; a slide
 is in one split only, so it counts where it stands first and is found, and so does the blurriest fifth for a slide that
@@ -49,7 +49,7 @@ def main() -> int:
 
 def paint(folder: Path, seed: int) -> Path:
     """Paint a sample of 12 + 12 slides."""
-    return write_sample(folder / str(seed), train=0, valid=375, test=375, seed=seed)
+    return write_sample(folder / str(seed), train=0, valid=600, test=600, seed=seed)
 
 
 def measured(folder: Path, name: str) -> Scored:

@@ -28,11 +28,12 @@ data_dir: str = ""
 work_dir: str = ""
 
 # %%
-from pcam.evaluation import ErrorGallery, Scored, calibration, curves, error_figure, feature_edges, find_slices
-from pcam.evaluation import label_suspects, slice_masks, weak_slices
+from pcam.evaluation import ErrorGallery, Scored, calibration, curves, error_figure, feature_edges
 from pcam.evaluation import slice_report as report
+from pcam.evaluation import slices as search
 from pcam.evaluation.metrics import baselines, score_metrics
 from pcam.evaluation.predict import decision_threshold
+from pcam.evaluation.suspects import label_suspects
 from pcam.evaluation.thresholds import confusion_matrix, decision_curve, implied_threshold
 from pcam.journal import open_chapter
 from pcam.training import load_model
@@ -72,10 +73,9 @@ temperature = calibration.fit_temperature(valid_p)
 tempered = temperature.apply(test_p)
 about = {"n": len(test_p), "split": "test", "runs": [run]}
 chapter.record("temperature", temperature.value, n=len(valid_p), split="valid", runs=[run])
-chapter.record("ece", calibration.expected_calibration_error(test_p), **about)
-chapter.record("ece_tempered", calibration.expected_calibration_error(tempered), **about)
-print(f"temperature {temperature.value:.2f}: mean distance of score and share {chapter.value('ece'):.3f} before, "
-      f"{chapter.value('ece_tempered'):.3f} after")  # fmt: skip
+before = chapter.record("ece", calibration.expected_calibration_error(test_p), **about)
+after = chapter.record("ece_tempered", calibration.expected_calibration_error(tempered), **about)
+print(f"temperature {temperature.value:.2f}: mean distance of score and share {before:.3f} before, {after:.3f} after")
 chapter.figure(
     curves.reliability_figure({"as scored": test_p, "at the temperature of valid": tempered}),
     alt="Share of tumours against the mean score in ten bins of test, before and after the temperature, with Wilson's "
@@ -83,9 +83,9 @@ chapter.figure(
 )
 
 # %% [markdown]
-# What is acting on the score worth? Whoever acts from probability `t` on counts a false alarm as `t / (1 − t)` of a missed
-# tumour. In that currency the curve counts tumours found, less false alarms, per patch; the score is of use where it
-# lies above both calling every patch tumour and calling none (Vickers and Elkin, 2006).
+# What is acting on the score worth? Whoever acts from probability `t` on counts a false alarm as `t / (1 − t)` of a
+# missed tumour. In that currency the curve counts tumours found, less false alarms, per patch; the score is of use
+# where it lies above both calling every patch tumour and calling none (Vickers and Elkin, 2006).
 
 # %% tags=["nbval-ignore-output"]
 implied = implied_threshold(costs.cost_fn, costs.cost_fp).value
@@ -118,16 +118,16 @@ chapter.figure(
 )
 
 # %% [markdown]
-# In the gallery, move the threshold and watch what it costs; choose slides, slices, scores and an order, or only patches
-# whose label the network contradicts so surely that one looks at the label first (Northcutt and others, 2021). Click a
-# patch for its facts, for the training patches that the network holds most alike, and for what moved its score
-# (integrated gradients; Sundararajan and others, 2017). It works in this page without a kernel, and in a running Jupyter
-# it is a live widget: `gallery.threshold` and `gallery.selected` can be read and set.
+# In the gallery, move the threshold and watch what it costs; choose slides, slices, scores and an order, or only
+# patches whose label the network contradicts so surely that one looks at the label first (Northcutt and others, 2021).
+# Click a patch for its facts, for the training patches that the network holds most alike, and for what moved its score
+# (integrated gradients; Sundararajan and others, 2017). It works in this page without a kernel, and in a running
+# Jupyter it is a live widget: `gallery.threshold` and `gallery.selected` can be read and set.
 
 # %% tags=["nbval-ignore-output"]
 valid_s, test_s = Scored.of(valid_p, valid), Scored.of(test_p, test)
 edges = feature_edges(valid_s.features)
-slices, suspects = slice_masks(test_s, edges), label_suspects(test_p)
+slices, suspects = search.slice_masks(test_s, edges), label_suspects(test_p)
 behind = {"neighbours": chapter.split("train"), "model": load_model(run), "attribution": True}
 shown = {"limit": 96, "features": test_s.features, "slices": slices, "suspects": suspects}
 gallery = ErrorGallery(test_p, test, threshold, **shown, **behind)
@@ -150,8 +150,8 @@ chapter.answer(
 chapter.table(report.feature_guide(), caption="The input features. OD: optical density, to base ten.")
 
 # %% [markdown]
-# For each feature the fifth with the lowest and the fifth with the highest value is a slice; so is what two of these share
-# (a weakness may need both), and so is each slide. The edges are fixed on valid and used unchanged on test.
+# For each feature the fifth with the lowest and the fifth with the highest value is a slice; so is what two of these
+# share (a weakness may need both), and so is each slide. The edges are fixed on valid and used unchanged on test.
 
 # %%
 chapter.table(report.candidate_table(valid_s, test_s), caption="The slices of one feature.")
@@ -164,7 +164,7 @@ chapter.table(report.candidate_table(valid_s, test_s), caption="The slices of on
 # tables show the weak ones.
 
 # %% tags=["nbval-ignore-output"]
-table = find_slices(valid_s, test_s, threshold=threshold, beta=costs.beta, edges=edges, edges_from="valid")
+table = search.find_slices(valid_s, test_s, threshold=threshold, beta=costs.beta, edges=edges, edges_from="valid")
 chapter.figure(
     report.slice_figure(table),
     alt="ROC-AUC of each slice with its interval, on valid where slices are searched and on test where they are "
@@ -192,7 +192,7 @@ else:
     print("No slide can be compared: the data name none, or none has enough patches of both classes.")
 
 # %%
-claims = weak_slices(table)
+claims = search.weak_slices(table)
 tested = table[(table["split"] == "valid") & table["p_adjusted"].notna()]
 chapter.record("tried", len(tested), split="valid", runs=[run])
 chapter.record("slices_tried", tested["slice"].nunique(), split="valid", runs=[run])
@@ -255,7 +255,8 @@ chapter.table(trap, caption=f"F-beta of every slice on test beside prevalence; b
 control = [
     report.spoiled(s, s.features["brightness"] <= edges["brightness"][0], 0.5, seed=0) for s in (valid_s, test_s)
 ]
-seen = weak_slices(find_slices(*control, threshold=threshold, beta=costs.beta, edges=edges, edges_from="valid"))
+again = search.find_slices(*control, threshold=threshold, beta=costs.beta, edges=edges, edges_from="valid")
+seen = search.weak_slices(again)
 spoiled_auc = score_metrics(control[1].predictions, None, test.groups, group_kind=test.group_kind or "patch")["roc_auc"]
 chapter.record(**spoiled_auc.as_dict() | {"name": "spoiled_auc"}, split="test", runs=[run])
 verdicts = seen.loc[(seen["slice"] == "darkest fifth") & (seen["metric"] == "roc_auc"), "verdict"]

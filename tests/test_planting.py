@@ -1,4 +1,4 @@
-"""Planted weaknesses: they are where they are said to be, and the search finds them. The short `benchmarks/slices.py`."""
+"""Planted weaknesses: they are where they are said to be, the search finds them; `benchmarks/slices.py` in short."""
 
 from __future__ import annotations
 

@@ -53,6 +53,7 @@ class Gap:
         gap: `value - rest_value`; negative where the slice is worse.
         p: one-sided p-value of "the slice is not worse than the rest", not corrected for anything.
         difference, error: on the logit scale, what the p-value is made of; NaN where a value is 0 or 1.
+        freedom: its degrees of freedom.
     """
 
     value: float
@@ -63,6 +64,7 @@ class Gap:
     p: float
     difference: float
     error: float
+    freedom: int
 
 
 def roc_auc(judged: Judged, inside: Mask) -> tuple[float, Floats]:
@@ -142,8 +144,10 @@ def gap_of(metric: str, judged: Judged, inside: Mask) -> Gap:
     value, here = METRICS[metric](judged, inside)
     rest_value, there = METRICS[metric](judged, ~inside)
     groups_inside = len(np.unique(judged.group[inside]))
-    # Few slides say little about their spread: Student's t with the slides of the slice, not the normal law.
-    freedom = max(groups_inside - 1, 1)
+    # Few slides say little about their spread: Student's t with the slides of the slice, not the normal law; of the
+    # two classes, as far as they count, the one on fewer slides is what limits it.
+    classes = [side for side in (judged.label, ~judged.label) if here[side].any()]
+    freedom = max(min((len(np.unique(judged.group[inside & side])) for side in classes), default=1) - 1, 1)
     low, high = _interval(value, _clustered_error(here, judged.group), freedom, groups_inside)
     on_logits = 0 < value < 1 and 0 < rest_value < 1
     if on_logits:
@@ -154,7 +158,7 @@ def gap_of(metric: str, judged: Judged, inside: Mask) -> Gap:
     error = _clustered_error(influence, judged.group)
     p = float(student.cdf(difference / error, freedom)) if error > 0 else float(difference >= 0)
     scale = (difference, error) if on_logits else (math.nan, math.nan)
-    return Gap(value, low, high, rest_value, value - rest_value, p, *scale)
+    return Gap(value, low, high, rest_value, value - rest_value, p, *scale, freedom)
 
 
 def beyond_usual(slides: Sequence[Gap]) -> Floats:
@@ -179,7 +183,9 @@ def beyond_usual(slides: Sequence[Gap]) -> Floats:
         spread = (weight * (difference[others] - np.average(difference[others], weights=weight)) ** 2).sum()
         between = (spread - (len(others) - 1)) / (weight.sum() - (weight**2).sum() / weight.sum())
         whole = math.sqrt(error[slide] ** 2 + max(0.0, between))
-        p[slide] = max(p[slide], float(student.cdf(difference[slide] / whole, len(others) - 1)))
+        p[slide] = max(
+            p[slide], float(student.cdf(difference[slide] / whole, min(slides[slide].freedom, len(others) - 1)))
+        )
     return p
 
 
