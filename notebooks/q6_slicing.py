@@ -77,7 +77,7 @@ before = chapter.record("ece", calibration.expected_calibration_error(test_p), *
 after = chapter.record("ece_tempered", calibration.expected_calibration_error(tempered), **about)
 print(f"temperature {temperature.value:.2f}: mean distance of score and share {before:.3f} before, {after:.3f} after")
 chapter.figure(
-    curves.reliability_figure({"as scored": test_p, "at the temperature of valid": tempered}),
+    curves.reliability_figure({"as scored": test_p, "calibrated on valid": tempered}),
     alt="Share of tumours against the mean score in ten bins of test, before and after the temperature, with Wilson's "
     "intervals and the diagonal of perfect calibration.",
 )
@@ -94,7 +94,7 @@ chapter.record("benefit", benefit["model"], **about)
 chapter.record("benefit_all", benefit["all"], **about)
 print(f"at the stated costs, net benefit {benefit['model']:.3f}; calling every patch tumour {benefit['all']:.3f}")
 chapter.figure(
-    curves.decision_figure({"at the temperature of valid": tempered}, implied),
+    curves.decision_figure({"act on the score, calibrated on valid": tempered}, implied),
     alt="Net benefit of the network on test against the threshold probability, beside calling every patch tumour and "
     "calling none; the probability that the stated costs imply is marked.",
 )
@@ -271,7 +271,10 @@ chapter.answer(
     "The whole of test has ROC-AUC {roc_auc:ci}. Its worst slice by ROC-AUC, the {worst}, has {worst_auc:ci}, the rest "
     "{rest_auc}; {missed_inside} of the {fn} missed tumours lie in it, among {tumours_inside} tumours there. In "
     "{below_all_positive} of {compared} slices F-beta is below that of calling all positive. Spoiling half of the "
-    "darkest fifth on purpose leaves a global ROC-AUC of {spoiled_auc}; the search's verdict on it: {control}.",
+    "darkest fifth on purpose leaves a global ROC-AUC of {spoiled_auc}; the search's verdict on it: {control}. "
+    "ROC-AUC hides calibration as well: scores are off by {ece} on average, by {ece_tempered} once calibrated on "
+    "valid. At the stated costs, acting on them is then worth {benefit} tumours a patch, calling every patch tumour "
+    "{benefit_all}.",
 )
 
 # %% tags=["nbval-ignore-output"]

@@ -154,7 +154,7 @@ def decision_figure(models: Mapping[str, Predictions], implied: float) -> Figure
     axes.axvline(implied, color=PALETTE[7], linewidth=1, linestyle=":", label=f"stated costs: {implied:.2f}")
     axes.set(xlabel="Threshold probability t (a false alarm costs t / (1 − t) of a missed tumour)")
     axes.set(ylabel="Net benefit (tumours per patch)", xlim=(0, 1), ylim=(-0.25 * prevalence, 1.08 * prevalence))
-    axes.legend(fontsize=8, frameon=False, loc="lower left")
+    figure.legend(*axes.get_legend_handles_labels(), fontsize=8, frameon=False, loc="outside lower center", ncols=2)
     return figure
 
 
