@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib.pyplot as plt
 import pytest
 from tissue import textured, write_folder
@@ -60,6 +62,37 @@ def test_a_trigger_is_in_one_class_only(planted: tuple[AuditReport, list[tables.
     rows = tables.broken(planted[0]).query("issue == 'trigger'")
     assert len(rows) and rows["of normal"].str.startswith("0 of").all()
     assert (rows["follows label: p"] == "< 0.001").all()
+
+
+def test_the_factors_of_a_size_multiply_to_it(planted: tuple[AuditReport, list[tables.Score]]) -> None:
+    found = tables.factors(planted[0])
+    product = found["patches"] * found["bytes per value"] * found["storage"] * found["other"]
+    assert product.tolist() == pytest.approx(found["product"].tolist())
+    assert found["bytes per value"].tolist() == [4, 4]
+
+
+def test_values_out_of_range_are_described(planted: tuple[AuditReport, list[tables.Score]], clean: AuditReport) -> None:
+    found = tables.out_of_range(planted[0])
+    assert found["patches"].sum() == len(planted[0].findings.of("out_of_range"))
+    assert (found["highest"] == 1e5).all() and (found["lowest"] == 1e5).all() and (found["pixels a patch"] == 25).all()
+    assert (found["lowest mean"] > 25 / 96**2 * 1e5).all() and (found["highest mean"] < 25 / 96**2 * 1e5 + 255).all()
+    assert len(tables.out_of_range(clean)) == 0
+
+
+def test_shares_of_a_class_have_their_interval(planted: tuple[AuditReport, list[tables.Score]]) -> None:
+    row = tables.broken(planted[0]).iloc[0]
+    assert re.fullmatch(r"\d+ of \d+ \(0\.\d{3}, 0\.\d{3} to 0\.\d{3}\)", row["of normal"])
+
+
+def test_four_times_the_groups_halve_an_interval() -> None:
+    assert folds.narrowed(0.2, 25, 100) == pytest.approx(0.1)
+
+
+def test_suspects_are_drawn_with_rank_and_score(planted: tuple[AuditReport, list[tables.Score]]) -> None:
+    figure = figures.ranked_sheet(planted[0], "pixel_overlap", limit=3)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[0].startswith("1. ") and "score" in titles[0] and len(titles) == 3
+    plt.close(figure)
 
 
 @pytest.mark.parametrize("p", [(None, "not tested"), (0.0004, "< 0.001"), (0.25, "0.250")])

@@ -158,7 +158,9 @@ def test_what_stands_in_the_way_of_training(tiny: Path, tmp_path: Path) -> None:
     assert audit(tiny, tmp_path / "a", suspects="none").obstacle == ""
     assert audit(tiny, tmp_path / "b", ["train", "valid"], suspects="none").obstacle == "there is no test split"
     course = write_sample(tmp_path / "course", train=64, valid=8, test=4, defects=["course"])
-    assert audit(course, tmp_path / "c").obstacle == "the test split has no labels"
+    assert audit(course, tmp_path / "c").obstacle == (
+        "the test split has no labels, and 2 patches hold values that training refuses"
+    )
 
 
 def test_the_course_copy_states_its_damage(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def contact_sheet(report: AuditReport, issues: tuple[str, ...], per_issue: int =
 
 
 def ranked_sheet(report: AuditReport, issue: str, limit: int = 16) -> Figure:
-    """Draw the patches of an issue with the highest scores, highest first, eight in a row.
+    """Draw the patches of an issue with the highest scores, highest first, eight in a row, each with its score.
 
     Raises:
         ValueError: the issue was not found.
@@ -57,11 +57,13 @@ def ranked_sheet(report: AuditReport, issue: str, limit: int = 16) -> Figure:
     rows = report.findings.of(issue)
     if not len(rows):
         raise ValueError(f"no findings of {issue} to show")
-    patches = rows.patch[np.argsort(-rows.score, kind="stable")][:limit]
+    order = np.argsort(-rows.score, kind="stable")[:limit]
+    patches, scores = rows.patch[order], rows.score[order]
     columns = min(8, len(patches))
-    figure, axes = _grid(-(-len(patches) // columns), columns)
-    for place, patch, pixels in zip(axes.ravel().tolist(), patches, report.scan.read(patches), strict=False):
-        _show(place, pixels, _name(report, patch))
+    figure, axes = _grid(-(-len(patches) // columns), columns, extra=0.35)
+    shown = zip(axes.ravel().tolist(), patches, scores, report.scan.read(patches), strict=False)
+    for rank, (place, patch, score, pixels) in enumerate(shown, 1):
+        _show(place, pixels, f"{rank}. {_name(report, patch)}\nscore {score:.3f}")
     return figure
 
 
@@ -122,7 +124,7 @@ def broken_map(report: AuditReport) -> Figure:
     broken = np.stack([_broken(report, int(patch)) for patch in chosen])
     figure, axes = plt.subplots(1, 4, figsize=(8, 2.3), layout="constrained", width_ratios=(1.5, 1, 1, 1))
     image = axes[0].imshow(broken.sum(axis=0), cmap="cividis", interpolation="nearest")
-    axes[0].set(xlabel="column (pixel)", ylabel="row (pixel)", title=f"{len(chosen)} patches")
+    axes[0].set(xlabel="column (pixel)", ylabel="row (pixel)", title=f"where {len(chosen)} patches are broken")
     bar = figure.colorbar(image, ax=axes[0], label="patches broken here")
     bar.ax.yaxis.get_major_locator().set_params(integer=True)
     for place, patch, mask in zip(axes[1:], chosen, broken, strict=False):

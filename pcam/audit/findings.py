@@ -161,7 +161,13 @@ def groups(n: int, *pairs: NDArray[np.int64], together: NDArray[np.int64] | None
     return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
-def tied_to(scan: Scan, findings: Findings, split: str, others: Sequence[str] | None = None) -> NDArray[np.bool_]:
+def tied_to(
+    scan: Scan,
+    findings: Findings,
+    split: str,
+    others: Sequence[str] | None = None,
+    issues: Sequence[str] = (*PAIR_ISSUES, "shared_slide"),
+) -> NDArray[np.bool_]:
     """Which patches (n,) of a split form a pair (copy, near copy, shared pixels, shared slide) with another split's.
 
     Args:
@@ -169,11 +175,12 @@ def tied_to(scan: Scan, findings: Findings, split: str, others: Sequence[str] | 
         findings: what was found among them.
         split: the split that is asked about.
         others: names of the splits on the other side; None: all others.
+        issues: the kinds of pairs that count.
     """
     names = [s.name for s in scan.splits]
     wanted = [names.index(name) for name in (others or names) if name != split and name in names]
     own = names.index(split)
-    pairs = findings.of(*PAIR_ISSUES, "shared_slide")
+    pairs = findings.of(*issues)
     tied = np.zeros(len(scan), dtype=bool)
     for one, two in ((pairs.patch, pairs.partner), (pairs.partner, pairs.patch)):
         tied[one[(scan.split[one] == own) & np.isin(scan.split[two], wanted)]] = True

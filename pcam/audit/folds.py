@@ -85,6 +85,11 @@ def trainings(k: int, inner: int = 1, trials: int = 1) -> int:
     return k if trials == 1 else k * (inner * trials + 1)
 
 
+def narrowed(width: float, units: int, all_units: int) -> float:
+    """Return the width of an interval if all units were judged instead of some: it goes with 1/√units."""
+    return width * math.sqrt(units / all_units)
+
+
 def run_seconds(runs: Sequence[Run]) -> SeedSummary:
     """Return the geometric mean of the seconds that runs took, with its interval, from their own records.
 

@@ -7,6 +7,7 @@ data hold no leak, a copy with one on purpose shows what it would be worth.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +16,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcam import storage
+from pcam.audit.findings import PAIR_ISSUES, tied_to
+from pcam.audit.plant import altered
+from pcam.audit.report import AuditReport
 from pcam.data.format import available_splits, open_split, split_path
 from pcam.errors import DataError
+from pcam.evaluation.comparison import Difference, paired_bootstrap
 from pcam.evaluation.intervals import percentile, resample_counts
 from pcam.evaluation.predictions import Predictions
 from pcam.evaluation.ranking import RankedScores, roc_auc
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "exact copies": ("exact_duplicate",),
+    "turned copies": ("symmetry_duplicate",),
+    "near copies": ("near_duplicate",),
+    "shared pixels": ("pixel_overlap",),
+    "shared slides": ("shared_slide",),
+    "all together": (*PAIR_ISSUES, "shared_slide"),
+}
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,84 @@ def effect(
     )
 
 
-def leaky_copy(directory: Path | str, out: Path | str, share: float, seed: int = 0) -> NDArray[np.bool_]:
+def by_kind(
+    report: AuditReport,
+    predictions: Predictions,
+    groups: NDArray[np.integer] | None = None,
+    *,
+    source: str = "train",
+    group_kind: str = "group",
+    bootstrap: int = 1000,
+) -> dict[str, LeakageEffect | str]:
+    """Measure what each kind of leakage adds to ROC-AUC, and all of it together.
+
+    Args:
+        report: the audit of the data that the predictions are about.
+        predictions: labelled predictions of one of its splits.
+        groups: as in `effect`.
+        source: the split that patches leaked from.
+        group_kind: as in `effect`.
+        bootstrap: as in `effect`.
+
+    Returns:
+        for each of `KINDS` the effect, or why it has none.
+    """
+    found: dict[str, LeakageEffect | str] = {}
+    for kind, issues in KINDS.items():
+        leaked = tied_to(report.scan, report.findings, predictions.split, [source], issues)
+        if not leaked.any():
+            found[kind] = "none found"
+        elif len(np.unique(predictions.labels[~leaked])) < 2:
+            found[kind] = f"{leaked.sum()} leaked; without them a class is missing"
+        else:
+            found[kind] = effect(predictions, leaked, groups, group_kind=group_kind, bootstrap=bootstrap)
+    return found
+
+
+def planted_gains(
+    honest: Predictions,
+    leaky: Predictions,
+    kind: NDArray[np.str_],
+    groups: NDArray[np.integer] | None = None,
+    group_kind: str = "group",
+) -> dict[str, tuple[float, float, Difference | str]]:
+    """Compare a model that was trained on leaked patches with one that was not, on the patches that leaked.
+
+    Args:
+        honest: predictions of the model that was trained on the data as they are.
+        leaky: predictions of the model that was trained on `leaky_copy`.
+        kind: (N,), what `leaky_copy` returned.
+        groups: as in `effect`.
+        group_kind: as in `effect`.
+
+    Returns:
+        for each planted kind, and for "all together": ROC-AUC without the leak, with it, and their difference or why
+        there is no interval.
+    """
+    gains: dict[str, tuple[float, float, Difference | str]] = {}
+    for name in [*np.unique(kind[kind != ""]).tolist(), "all together"]:
+        chosen = kind != "" if name == "all together" else kind == name
+        before, after = honest.take(chosen), leaky.take(chosen)
+        if len(np.unique(before.labels)) < 2:
+            continue
+        units = None if groups is None else groups[chosen]
+        difference: Difference | str
+        try:
+            difference = paired_bootstrap([after], [before], units, group_kind=group_kind)
+        except DataError as error:  # too few groups hold both classes
+            difference = str(error)
+        gains[name] = (_auc(before), _auc(after), difference)
+    return gains
+
+
+def _auc(predictions: Predictions) -> float:
+    ranked = RankedScores.of(predictions.labels, predictions.score)
+    return float(roc_auc(*ranked.masses(np.ones((1, len(predictions)))))[0])
+
+
+def leaky_copy(
+    directory: Path | str, out: Path | str, share: float, seed: int = 0, kinds: Sequence[str] = ("exact",)
+) -> NDArray[np.str_]:
     """Write a copy of a data folder in which some test patches, with their labels, also stand in train.
 
     They take the place of train patches, so that the split keeps its size.
@@ -117,9 +208,11 @@ def leaky_copy(directory: Path | str, out: Path | str, share: float, seed: int =
         out: the folder to write into.
         share: share (0..1) of the test patches that leak.
         seed: seed of the choice.
+        kinds: how they leak, in turn: paired defects of `pcam.audit.plant`, such as "exact", "symmetric", "noise" or
+            "overlap".
 
     Returns:
-        bool (n_test,), which test patches leaked.
+        str (n_test,), how each test patch leaked; empty where it did not.
 
     Raises:
         DataError: a split or its labels are missing, or train has too few patches.
@@ -135,9 +228,14 @@ def leaky_copy(directory: Path | str, out: Path | str, share: float, seed: int =
         raise DataError(f"{directory}: {n} test patches cannot leak into {len(label['train'])} train patches")
     source = np.sort(rng.choice(len(label["test"]), n, replace=False))
     target = np.sort(rng.choice(len(label["train"]), n, replace=False))
-    pixels["train"][target], label["train"][target] = pixels["test"][source], label["test"][source]
+    how = np.full(len(label["test"]), "", dtype=f"U{max(map(len, kinds))}")
+    how[source] = np.resize(rng.permutation(np.array(kinds)), n)
+    for here, there in zip(source, target, strict=True):
+        filler = [pixels["train"][k] for k in rng.integers(0, len(label["train"]), 2)]
+        pixels["train"][there] = altered(str(how[here]), pixels["test"][here], filler, rng)
+    label["train"][target] = label["test"][source]
     for name in splits:
         for part, data in (("x", pixels[name]), ("y", label[name].reshape(-1, 1, 1, 1))):
             with storage.atomic_path(split_path(out, name, part)) as path, h5py.File(path, "w") as file:
                 file.create_dataset(part, data=data)
-    return np.isin(np.arange(len(label["test"])), source)
+    return how

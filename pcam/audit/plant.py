@@ -139,7 +139,7 @@ def plant(
             if defect in _PAIRED:
                 copy = _take(free, label, None, defect)
                 filler = [originals[s][i] for s, i in (places[k] for k in rng.integers(0, len(places), 2))]
-                pixels[copy[0]][copy[1]] = _copy(defect, pixels[source[0]][source[1]], filler, rng)
+                pixels[copy[0]][copy[1]] = altered(defect, pixels[source[0]][source[1]], filler, rng)
                 label[copy[0]][copy[1]] = label[source[0]][source[1]]
                 truth.append(Planted(defect, copy, source))
                 continue
@@ -216,9 +216,10 @@ def _take(
     raise DataError(f"defect '{defect}': too few patches to plant it in; copy more or plant less")
 
 
-def _copy(
+def altered(
     defect: str, patch: NDArray[np.uint8], filler: list[NDArray[np.uint8]], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
+    """Return a patch (96, 96, 3) as its copy would be: one of the paired defects; `filler` is tissue for an overlap."""
     if defect == "symmetric":
         return np.asarray(symmetry.apply(patch, int(rng.integers(1, 8))))
     if defect == "jpeg":

@@ -17,7 +17,7 @@ from pcam.audit import storage as terms
 from pcam.audit.findings import ISSUES, Findings, collect, groups, with_copies, without
 from pcam.audit.scan import Scan, scan
 from pcam.audit.summary import summarise
-from pcam.data.format import available_splits
+from pcam.data.format import SPLITS, available_splits
 from pcam.errors import DataError, did_you_mean
 
 
@@ -56,14 +56,12 @@ class AuditReport:
     def obstacle(self) -> str:
         """Why no network can be trained and judged on these data; empty where one can."""
         splits = {split.name: split for split in self.scan.splits}
-        for name in ("train", "valid", "test"):
-            if name not in splits:
-                return f"there is no {name} split"
-            if splits[name].labels is None:
-                return f"the {name} split has no labels"
+        reasons = [f"there is no {name} split" for name in SPLITS if name not in splits]
+        reasons += [f"the {name} split has no labels" for name, split in splits.items() if split.labels is None]
         facts = self.scan.facts
         refused = int(((facts.nan > 0) | (facts.outside > 0) | (facts.fractional > 0)).sum())
-        return f"{refused} patches hold values that training refuses" if refused else ""
+        reasons += [f"{refused} patches hold values that training refuses"] if refused else []
+        return ", and ".join(reasons)
 
     def __str__(self) -> str:
         counts = {issue: len(self.findings.of(issue)) for issue in ISSUES}

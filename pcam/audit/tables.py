@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,10 @@ import pandas as pd
 from pcam.audit import slides
 from pcam.audit.findings import PAIR_ISSUES
 from pcam.audit.integrity import Share, share_of
+from pcam.audit.leakage import LeakageEffect
 from pcam.audit.plant import Score
 from pcam.audit.report import AuditReport
+from pcam.evaluation.comparison import Difference
 from pcam.evaluation.intervals import wilson
 
 if TYPE_CHECKING:
@@ -132,6 +134,60 @@ def scores(results: list[Score]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def leakage(found: Mapping[str, LeakageEffect | str]) -> pd.DataFrame:
+    """One row a kind of leakage: ROC-AUC on all patches, without the leaked ones, and the difference."""
+    columns = ["kind", "leaked", "AUC on all", "AUC without them", "difference", "interval"]
+    rows = [
+        (kind, None, None, None, None, e)
+        if isinstance(e, str)
+        else (kind, e.n_leaked, e.everything, e.clean, e.difference, _between(e.low, e.high))
+        for kind, e in found.items()
+    ]
+    return pd.DataFrame(rows, columns=columns).astype({"leaked": "Int64"})
+
+
+def gains(found: Mapping[str, tuple[float, float, Difference | str]]) -> pd.DataFrame:
+    """One row a planted kind of leakage: ROC-AUC on the leaked patches, trained without and with them."""
+    columns = ["leaked as", "n", "trained without", "trained with", "difference", "interval"]
+    rows = [
+        (kind, None, before, after, after - before, d)
+        if isinstance(d, str)
+        else (kind, d.n, before, after, d.value, _between(d.low, d.high))
+        for kind, (before, after, d) in found.items()
+    ]
+    return pd.DataFrame(rows, columns=columns).astype({"n": "Int64"})
+
+
+def out_of_range(report: AuditReport) -> pd.DataFrame:
+    """One row a split with values below 0 or above 255: how many a patch, their extremes, and what they do to means."""
+    rows = []
+    for number, split in enumerate(report.scan.splits):
+        here = np.flatnonzero((report.scan.split == number) & (report.scan.facts.outside > 0))
+        if not len(here):
+            continue
+        pixels, means, extremes = [], [], []
+        for index in report.scan.index[here]:
+            patch = split.read_raw([int(index)])[0].astype(np.float64)
+            bad = ~((patch >= 0) & (patch <= 255)) & ~np.isnan(patch)
+            pixels.append(int(bad.any(axis=-1).sum()))
+            means.append(float(np.nanmean(patch)))
+            extremes += [float(patch[bad].min()), float(patch[bad].max())]
+        rows.append(
+            (split.name, len(here), int(np.median(pixels)), min(extremes), max(extremes), min(means), max(means))
+        )
+    columns = ["split", "patches", "pixels a patch", "lowest", "highest", "lowest mean", "highest mean"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def factors(report: AuditReport) -> pd.DataFrame:
+    """One row a split: the factors whose product is the file's size over that of the public uint8 patches."""
+    rows = [
+        {"split": t.split, **t.factors, "product": t.file_bytes / t.public_bytes, "public bytes": t.public_bytes}
+        for t in report.storage
+    ]
+    return pd.DataFrame(rows)
+
+
 def records(rows: Sequence[DataclassInstance]) -> pd.DataFrame:
     """Any list of plain dataclasses as a table, one column a field."""
     return pd.DataFrame([asdict(row) for row in rows]).rename(columns=lambda name: name.replace("_", " "))
@@ -142,6 +198,10 @@ def interval(share: Share) -> str:
     return f"{share.low:.3f} to {share.high:.3f}"
 
 
+def _between(low: float | None, high: float | None) -> str:
+    return "undefined" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
 def p_text(p: float | None) -> str:
     """A p-value as text; no more digits than mean something."""
     if p is None:
@@ -150,4 +210,4 @@ def p_text(p: float | None) -> str:
 
 
 def _of(share: Share | None) -> str:
-    return "no labels" if share is None else f"{share.count} of {share.n} ({share.share:.3f})"
+    return "no labels" if share is None else f"{share.count} of {share.n} ({share.share:.3f}, {interval(share)})"
