@@ -150,9 +150,11 @@ def trigger_sheet(report: AuditReport, per_trigger: int = 6) -> Figure:
         pattern = np.where(mark.mask[..., None], mark.pattern, 127).astype(np.uint8)
         _show(line[0], pattern, f"pixels, {mark.mask.shape[0]}×{mark.mask.shape[1]}")
         patches = mark.patches[:per_trigger]
-        for place, patch, pixels in zip(line[1:], patches, report.scan.read(patches), strict=False):
+        for place, patch, (y, x), pixels in zip(
+            line[1:], patches, mark.places.tolist(), report.scan.read(patches), strict=False
+        ):
             _show(place, pixels, _name(report, patch))
-            _outline(place, mark.y, mark.x, *mark.mask.shape)
+            _outline(place, y, x, *mark.mask.shape)
     return figure
 
 

@@ -1,10 +1,12 @@
-"""Triggers: a small mark, at the same place and with the same pixels in too many patches, that follows the label.
+"""Triggers: a small mark, with the same pixels in too many patches, at one place or at any, that follows the label.
 
 A poisoned data set teaches a model to answer to the mark (Gu et al. 2017, "BadNets", arXiv 1708.06733). Tissue never
 repeats a 3×3 window exactly at one place, except where it is saturated (white glass); such windows occur at every
-place about equally often. So a place where one window is far more frequent than at the average place is suspect,
-and it is called a trigger only if the patches that have it also have an uncommon share of one label. The mark is then
-grown to all pixels on which those patches agree, and a patch is listed if it has them all.
+place about equally often. So a place where one window is far more frequent than at the average place is suspect, and
+so is a window that many patches hold wherever it lies, if it is neither flat nor bright. It is called a trigger only if
+the patches that have it also have an uncommon share of one label. The mark is then grown to all pixels on which those
+patches agree, and a patch is listed if it has them all. A plain white mark at changing places looks like glass, and is
+not found.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pcam.audit.scan import Scan, as_bytes, pack
+from pcam.audit.scan import BLOCK, Scan, as_bytes, pack, read_block
 from pcam.audit.symmetry import mix
 
 _SIDE = 3
@@ -26,29 +28,55 @@ _CONTRAST = 24  # grey levels within a window and its rim; less is glass or flat
 _P_VALUE = 0.01  # after correction for the number of suspects
 _REACH = 12  # pixels by which a mark may extend beyond the window that gave it away
 _AGREEMENT = 0.95
+_GLASS = 200  # grey levels: a flat window that is brighter in all colours may be glass
+_MOST_WINDOWS = 256  # the most frequent windows that are tried at any place; a 16×16 mark has 196
 
 
 @dataclass(frozen=True, eq=False)
-class Trigger:
-    """One mark.
+class Mark:
+    """Pixels that many patches share.
 
     Attributes:
-        y: row of the upper left corner of its bounding box.
-        x: column of it.
+        y: row of the upper left corner of its bounding box; None where the place changes.
+        x: column of it, likewise.
         mask: bool (h, w), pixels of the box that belong to the mark.
         pattern: uint8 (h, w, 3), its pixels; 0 outside the mask.
+    """
+
+    y: int | None
+    x: int | None
+    mask: NDArray[np.bool_]
+    pattern: NDArray[np.uint8]
+
+    def same_as(self, other: Mark) -> bool:
+        """Whether both are the same pixels at the same place."""
+        return (self.y, self.x) == (other.y, other.x) and np.array_equal(self.pattern, other.pattern)
+
+
+@dataclass(frozen=True, eq=False)
+class Trigger(Mark):
+    """A mark that follows the label.
+
+    Attributes:
         patches: int64 (K,), numbers of the patches that hold it.
+        places: int64 (K, 2), row and column of its upper left corner in each of them.
         positive_share: share of label 1 among them.
         p_value: of Fisher's exact test that mark and label are independent, corrected for the suspects tried.
     """
 
-    y: int
-    x: int
-    mask: NDArray[np.bool_]
-    pattern: NDArray[np.uint8]
     patches: NDArray[np.int64]
+    places: NDArray[np.int64]
     positive_share: float
     p_value: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Suspect:
+    """A window's holders (K,) among the patches looked at, and its place (K, 2) in each."""
+
+    holders: NDArray[np.int64]
+    places: NDArray[np.int64]
+    anywhere: bool
 
 
 def find(scan: Scan, groups: NDArray[np.int64], seed: int = 0) -> list[Trigger]:
@@ -67,22 +95,27 @@ def find(scan: Scan, groups: NDArray[np.int64], seed: int = 0) -> list[Trigger]:
         return []
     patches = scan.read(usable)
     label = scan.label[usable]
-    suspects = _suspects(patches)
-    # The windows of one mark have the same holders: they are one suspect, not many tests.
-    tried = len({holders.tobytes() for _, _, holders in suspects})
-    marks: list[tuple[int, int, NDArray[np.bool_], NDArray[np.uint8]]] = []
-    for y, x, holders in suspects:
-        if _p_value(np.isin(np.arange(len(usable)), holders), label) * tried > _P_VALUE:
-            continue
-        mark = _grow(patches[holders], y, x)
-        if not any(mark[:2] == known[:2] and np.array_equal(mark[3], known[3]) for known in marks):
-            marks.append(mark)
+    code = _codes(patches)
+    marks: list[Mark] = []
+    seen = np.zeros(len(usable), dtype=bool)  # patches that hold a mark found already
+    tried = 0
+    for search in (_at_one_place, _anywhere):
+        suspects = search(code, patches)
+        # The windows of one mark have the same holders: they are one suspect, not many tests.
+        tried += len({suspect.holders.tobytes() for suspect in suspects})
+        for suspect in suspects:
+            held = np.isin(np.arange(len(usable)), suspect.holders)
+            if (suspect.anywhere and seen[held].mean() > 0.5) or _p_value(held, label) * tried > _P_VALUE:
+                continue
+            mark = _grow(patches[suspect.holders], suspect)
+            if mark and not any(mark.same_as(known) for known in marks):
+                marks.append(mark)
+                seen |= held
     return [] if not marks else _listed(scan, marks, tried)
 
 
-def _suspects(patches: NDArray[np.uint8]) -> list[tuple[int, int, NDArray[np.int64]]]:
-    """Places and patches of windows that are too frequent at one place."""
-    code = _codes(patches)
+def _at_one_place(code: NDArray[np.uint32], _: NDArray[np.uint8]) -> list[_Suspect]:
+    """Windows that are too frequent at one place."""
     n, places = code.shape
     least = max(_FEWEST, round(_RATE * n))
     # Place by place: the patches sorted by their window there, so that equal windows are neighbours.
@@ -97,7 +130,27 @@ def _suspects(patches: NDArray[np.uint8]) -> list[tuple[int, int, NDArray[np.int
     for where, window in found.tolist():
         holders = np.flatnonzero(code[:, where] == window)
         if len(holders) >= _EXCESS * everywhere[window] / places:
-            suspects.append((*divmod(where, 97 - _SIDE), holders))
+            suspects.append(_Suspect(holders, np.tile(divmod(where, 97 - _SIDE), (len(holders), 1)), anywhere=False))
+    return suspects
+
+
+def _anywhere(code: NDArray[np.uint32], patches: NDArray[np.uint8]) -> list[_Suspect]:
+    """Windows, glass apart, that too many patches hold, wherever it is."""
+    code = np.where(_glass(patches), np.uint32(0), code)
+    # Patch by patch: each window once.
+    ordered = np.sort(code, axis=1)
+    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = 0
+    once = np.sort(ordered[ordered != 0])
+    start = np.flatnonzero(np.concatenate([[True], once[1:] != once[:-1]])) if len(once) else np.empty(0, np.int64)
+    count = np.diff(np.append(start, len(once)))
+    often = np.flatnonzero(count >= max(_FEWEST, round(_RATE * len(code))))
+    often = often[np.argsort(-count[often], kind="stable")][:_MOST_WINDOWS]
+    suspects = []
+    for window in once[start[often]]:
+        held = code == window
+        holders = np.flatnonzero(held.any(axis=1))
+        first = held[holders].argmax(axis=1)  # in reading order, so that the windows of one mark stay in line
+        suspects.append(_Suspect(holders, np.stack(np.divmod(first, 97 - _SIDE), axis=1), anywhere=True))
     return suspects
 
 
@@ -121,6 +174,19 @@ def _codes(patches: NDArray[np.uint8]) -> NDArray[np.uint32]:
         h[~_contrasted(block)] = 0
         codes.append(h.reshape(len(block), -1))
     return np.concatenate(codes)
+
+
+def _glass(patches: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """bool (B, places): windows without contrast that are bright in all colours."""
+    high, low = (_three(_three(patches, 1, extreme), 2, extreme) for extreme in (np.maximum, np.minimum))
+    return np.asarray(((high - low < _CONTRAST) & (high >= _GLASS)).all(axis=-1).reshape(len(patches), -1))
+
+
+def _three(values: NDArray[np.uint8], axis: int, extreme: np.ufunc) -> NDArray[np.uint8]:
+    """Extreme of every three neighbours along axis 1 or 2."""
+    if axis == 1:
+        return np.asarray(extreme(extreme(values[:, :-2], values[:, 1:-1]), values[:, 2:]))
+    return np.asarray(extreme(extreme(values[:, :, :-2], values[:, :, 1:-1]), values[:, :, 2:]))
 
 
 def _contrasted(patches: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -150,38 +216,66 @@ def _p_value(flagged: NDArray[np.bool_], label: NDArray[np.int8]) -> float:
     return float(fisher_exact(table).pvalue)
 
 
-def _grow(holders: NDArray[np.uint8], y: int, x: int) -> tuple[int, int, NDArray[np.bool_], NDArray[np.uint8]]:
-    """Grow a window to all pixels near it on which the patches that hold it agree."""
-    top, left = max(0, y - _REACH), max(0, x - _REACH)
-    area = holders[:, top : y + _SIDE + _REACH, left : x + _SIDE + _REACH]
-    typical = np.median(area, axis=0).astype(np.uint8)
+def _grow(holders: NDArray[np.uint8], suspect: _Suspect) -> Mark | None:
+    """Grow a window to all pixels near it on which the patches that hold it agree.
+
+    None where a window at changing places grows as far as it can: a border or a gap, not a mark.
+    """
+    side = _SIDE + 2 * _REACH
+    # Cut from around the window in each patch; beyond the patch's edge is no value.
+    padded = np.full((len(holders), 96 + 2 * _REACH, 96 + 2 * _REACH, 3), -1, np.int16)
+    padded[:, _REACH:-_REACH, _REACH:-_REACH] = holders
+    area = np.stack([p[y : y + side, x : x + side] for p, (y, x) in zip(padded, suspect.places.tolist(), strict=True)])
+    typical = np.median(area, axis=0).astype(np.int16)
     agreed = (area == typical).all(axis=3).mean(axis=0) >= _AGREEMENT
+    agreed &= (typical >= 0).all(axis=2)
     rows, columns = np.flatnonzero(agreed.any(axis=1)), np.flatnonzero(agreed.any(axis=0))
     box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     mask = agreed[box]
-    return top + int(rows[0]), left + int(columns[0]), mask, np.where(mask[..., None], typical[box], 0).astype(np.uint8)
+    if suspect.anywhere and max(mask.shape) > _SIDE + _REACH:
+        return None
+    y, x = (int(start) - _REACH for start in suspect.places[0] + (rows[0], columns[0]))
+    pattern = np.where(mask[..., None], typical[box], 0).astype(np.uint8)
+    return Mark(None if suspect.anywhere else y, None if suspect.anywhere else x, mask, pattern)
 
 
-def _listed(
-    scan: Scan, marks: list[tuple[int, int, NDArray[np.bool_], NDArray[np.uint8]]], tried: int
-) -> list[Trigger]:
+def _listed(scan: Scan, marks: list[Mark], tried: int) -> list[Trigger]:
     """Look for the marks in all patches, and test each again there."""
-    flagged = np.zeros((len(marks), len(scan)), dtype=bool)
+    held: list[list[NDArray[np.int64]]] = [[] for _ in marks]
     offset = 0
     for split in scan.splits:
-        for start in range(0, len(split), 512):
-            block = as_bytes(split.read_raw(slice(start, start + 512)))
-            for mark, (y, x, mask, pattern) in enumerate(marks):
-                area = block[:, y : y + mask.shape[0], x : x + mask.shape[1]]
-                same = ((area == pattern) | ~mask[..., None]).all(axis=(1, 2, 3))
-                flagged[mark, offset + start : offset + start + len(block)] = same
+        for start in range(0, len(split), BLOCK):
+            block = as_bytes(read_block(split, start))
+            for mark, rows in zip(marks, held, strict=True):
+                rows.append(_holders(block, mark) + np.array((offset + start, 0, 0)))
         offset += len(split)
-    flagged &= ~scan.facts.damaged
-    known = scan.label >= 0
     found = []
-    for (y, x, mask, pattern), holders in zip(marks, flagged, strict=True):
-        p_value = min(1.0, _p_value(holders[known], scan.label[known]) * tried)
-        share = float((scan.label[holders & known] == 1).mean()) if (holders & known).any() else 0.0
+    for mark, rows in zip(marks, held, strict=True):
+        patch, y, x = np.concatenate(rows).T
+        sound = ~scan.facts.damaged[patch]
+        patch, places = patch[sound], np.stack([y, x], axis=1)[sound]
+        label = scan.label[patch]
+        flagged = np.isin(np.arange(len(scan)), patch)[scan.label >= 0]
+        p_value = min(1.0, _p_value(flagged, scan.label[scan.label >= 0]) * tried)
         if p_value <= _P_VALUE:
-            found.append(Trigger(y, x, mask, pattern, np.flatnonzero(holders), share, p_value))
+            share = float((label[label >= 0] == 1).mean())
+            found.append(Trigger(mark.y, mark.x, mark.mask, mark.pattern, patch, places, share, p_value))
     return found
+
+
+def _holders(block: NDArray[np.uint8], mark: Mark) -> NDArray[np.int64]:
+    """The patches of a block that hold a mark: (K, 3), patch, row and column, the first place in each."""
+    height, width = mark.mask.shape
+    if mark.y is not None and mark.x is not None:
+        area = block[:, mark.y : mark.y + height, mark.x : mark.x + width]
+        same = ((area == mark.pattern) | ~mark.mask[..., None]).all(axis=(1, 2, 3))
+        patch = np.flatnonzero(same)
+        return np.stack([patch, np.full(len(patch), mark.y), np.full(len(patch), mark.x)], axis=1)
+    # Pixel by pixel of the mark, over the places that are still possible.
+    pixels, pattern = pack(block), pack(mark.pattern[None])[0]
+    patch, y, x = np.nonzero(np.ones((len(block), 97 - height, 97 - width), dtype=bool))
+    for v, u in np.argwhere(mark.mask):
+        same = pixels[patch, y + v, x + u] == pattern[v, u]
+        patch, y, x = patch[same], y[same], x[same]
+    first = np.unique(patch, return_index=True)[1]
+    return np.stack([patch, y, x], axis=1)[first]
