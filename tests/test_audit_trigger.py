@@ -44,6 +44,29 @@ def test_a_mark_is_found(name: str, place: tuple[int, int], tmp_path: Path) -> N
     assert found.p_value < 1e-3
 
 
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_mark_at_changing_places_is_found(name: str, tmp_path: Path) -> None:
+    patches, label = base(6)
+    pattern, rng = PATTERNS[name], np.random.default_rng(0)
+    marked = np.flatnonzero(label == 1)[:12]
+    places = rng.integers(0, 97 - len(pattern), (12, 2))
+    for patch, (y, x) in zip(marked, places, strict=True):
+        patches[patch, y : y + len(pattern), x : x + len(pattern)] = pattern
+    (found,) = trigger.find(scanned(tmp_path, patches, label), np.arange(N))
+    assert found.patches.tolist() == marked.tolist()
+    assert found.places.tolist() == places.tolist()
+    assert (found.y, found.x) == (None, None)
+    np.testing.assert_array_equal(found.pattern, pattern)
+
+
+def test_black_borders_that_follow_the_label_are_no_trigger(tmp_path: Path) -> None:
+    patches, label = base(7)
+    for k, patch in enumerate(patches[label == 0]):
+        patch[:, : 20 + k % 40] = 0
+        patches[np.flatnonzero(label == 0)[k]] = np.rot90(patch, k % 4)
+    assert trigger.find(scanned(tmp_path, patches, label), np.arange(N)) == []
+
+
 def test_a_mark_without_a_label_is_no_trigger(tmp_path: Path) -> None:
     patches, label = base(2)
     patches[:24, :4, :4] = PATTERNS["checks"]

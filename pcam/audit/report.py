@@ -20,6 +20,8 @@ from pcam.audit.summary import summarise
 from pcam.data.format import SPLITS, available_splits
 from pcam.errors import DataError, did_you_mean
 
+_EDITED = 0.9  # share of the anchors that a patch of which little was painted over keeps
+
 
 @dataclass(frozen=True, eq=False)
 class AuditReport:
@@ -110,7 +112,8 @@ def audit(
     symmetric, relation = duplicates.symmetric(patches)
     shared_pixels = overlap.find(patches.anchors.take(unique[patches.anchors.patch]), len(patches))
     same_place = (shared_pixels.dy == 0) & (shared_pixels.dx == 0)
-    edited = shared_pixels.take(same_place)  # equal but for a few pixels: a near duplicate, not a neighbour
+    # Equal but for a few pixels: a near duplicate, not a neighbour. With less in common it is a collage of another.
+    edited = shared_pixels.take(same_place & (shared_pixels.agreement >= _EDITED))
     shared_pixels = shared_pixels.take(~same_place)
     close, correlation = near.find(patches.facts.spectrum, unique)
     new = without(close, symmetric, shared_pixels.pairs, edited.pairs)

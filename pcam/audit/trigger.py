@@ -3,10 +3,9 @@
 A poisoned data set teaches a model to answer to the mark (Gu et al. 2017, "BadNets", arXiv 1708.06733). Tissue never
 repeats a 3×3 window exactly at one place, except where it is saturated (white glass); such windows occur at every
 place about equally often. So a place where one window is far more frequent than at the average place is suspect, and
-so is a window that many patches hold wherever it lies, if it is neither flat nor bright. It is called a trigger only if
-the patches that have it also have an uncommon share of one label. The mark is then grown to all pixels on which those
-patches agree, and a patch is listed if it has them all. A plain white mark at changing places looks like glass, and is
-not found.
+so is a window that many patches hold equally often, each at one spot, wherever that lies. It is called a trigger only
+if the patches that have it also have an uncommon share of one label. The mark is then grown to all pixels on which
+those patches agree, and a patch is listed if it has them all.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ _P_VALUE = 0.01  # after correction for the number of suspects
 _REACH = 12  # pixels by which a mark may extend beyond the window that gave it away
 _AGREEMENT = 0.95
 _GLASS = 200  # grey levels: a flat window that is brighter in all colours may be glass
+_REGULAR = 0.8  # share of the holders in which a mark's window occurs equally often, and at one spot
 _MOST_WINDOWS = 256  # the most frequent windows that are tried at any place; a 16×16 mark has 196
 
 
@@ -149,9 +149,20 @@ def _anywhere(code: NDArray[np.uint32], patches: NDArray[np.uint8]) -> list[_Sus
     for window in once[start[often]]:
         held = code == window
         holders = np.flatnonzero(held.any(axis=1))
+        times = held[holders].sum(axis=1)
+        alike = (times == np.median(times)) & (_extent(held[holders]) <= _REACH)
+        if alike.mean() < _REGULAR:
+            continue  # saturated glass, of which each patch has more or less, or a border
         first = held[holders].argmax(axis=1)  # in reading order, so that the windows of one mark stay in line
         suspects.append(_Suspect(holders, np.stack(np.divmod(first, 97 - _SIDE), axis=1), anywhere=True))
     return suspects
+
+
+def _extent(held: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Pixels (K,) from the first to the last place at which a patch has a window, along the longer axis."""
+    square = held.reshape(len(held), 97 - _SIDE, 97 - _SIDE)
+    lines = np.stack([square.any(axis=1), square.any(axis=2)])
+    return np.asarray((lines.shape[2] - 1 - lines[..., ::-1].argmax(axis=2) - lines.argmax(axis=2)).max(axis=0))
 
 
 def _occurrences(code: NDArray[np.uint32], windows: NDArray[np.uint32]) -> dict[int, int]:
@@ -177,9 +188,10 @@ def _codes(patches: NDArray[np.uint8]) -> NDArray[np.uint32]:
 
 
 def _glass(patches: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """bool (B, places): windows without contrast that are bright in all colours."""
+    """bool (B, places): windows without contrast that are bright in all colours, but not white."""
     high, low = (_three(_three(patches, 1, extreme), 2, extreme) for extreme in (np.maximum, np.minimum))
-    return np.asarray(((high - low < _CONTRAST) & (high >= _GLASS)).all(axis=-1).reshape(len(patches), -1))
+    bright = ((high - low < _CONTRAST) & (high >= _GLASS)).all(axis=-1) & (low < 255).any(axis=-1)
+    return np.asarray(bright.reshape(len(patches), -1))
 
 
 def _three(values: NDArray[np.uint8], axis: int, extreme: np.ufunc) -> NDArray[np.uint8]:
