@@ -19,6 +19,12 @@ def _progress() -> bool:
     return sys.stderr.isatty()
 
 
+def _log_lines() -> None:
+    """Show one quiet line a step or an epoch, on stderr: stdout belongs to the answer."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("pcam").setLevel(logging.INFO)
+
+
 def _show(args: argparse.Namespace, value: Any, text: str) -> None:
     """Print `value` as JSON where a program asked for it, else `text`."""
     if getattr(args, "json", False):
@@ -76,7 +82,8 @@ def data_pack(args: argparse.Namespace) -> int:
 def audit(args: argparse.Namespace) -> int:
     from pcam.audit import audit
 
-    report = audit(args.dir, args.out, suspects=args.suspects)
+    _log_lines()
+    report = audit(args.dir, args.out, suspects=args.suspects, progress=_progress())
     _show(args, report.summary, str(report))
     return 1 if report.n_findings else 0
 
@@ -90,9 +97,7 @@ def train(args: argparse.Namespace) -> int:
     config = load_config(args.preset, args.overrides)  # before torch: a config error answers at once
     from pcam.training import train
 
-    # Where there is no bar there is one quiet line an epoch, on stderr: stdout belongs to the answer.
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("pcam").setLevel(logging.INFO)
+    _log_lines()
     run = train(config, args.data, args.runs, resume=args.resume, progress=_progress())
     if os.environ.get("RANK", "0") == "0":  # of several processes, one answers
         _show(args, {"run": run.path, "id": run.id, "state": run.state, "final": run.final}, str(run.path))

@@ -9,7 +9,8 @@ import pytest
 from tissue import textured, write_folder
 
 from pcam.audit import integrity
-from pcam.audit.scan import as_bytes, scan
+from pcam.audit.scan import as_bytes, read_block, scan
+from pcam.data.format import open_split, split_path
 from pcam.errors import DataError
 
 
@@ -68,3 +69,21 @@ def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"train_x\.h5: x: damaged: patches near 0 cannot be read; fetch it again"):
         scan(make_broken("damaged_chunk", tmp_path / "data"), ["train"])
+
+
+@pytest.mark.parametrize("storage", [{}, {"chunks": (4, 96, 96, 3), "compression": "gzip"}], ids=["mapped", "chunks"])
+def test_a_block_is_what_the_split_holds(storage: dict[str, object], tmp_path: Path) -> None:
+    patches = textured(133)
+    split = open_split(write_folder(tmp_path, {"train": patches}, **storage), "train")
+    np.testing.assert_array_equal(read_block(split, 0), patches[:128])
+    np.testing.assert_array_equal(read_block(split, 128), patches[128:])
+
+
+def test_a_file_that_became_shorter_is_told_in_one_line(tmp_path: Path) -> None:
+    split = open_split(write_folder(tmp_path, {"train": textured(8)}), "train")
+    assert len(split) == 8
+    path = split_path(tmp_path, "train", "x")
+    with path.open("rb+") as file:
+        file.truncate(path.stat().st_size // 2)
+    with pytest.raises(DataError, match=r"train_x\.h5: x: damaged: patches near 0 cannot be read; fetch it again"):
+        read_block(split, 0)

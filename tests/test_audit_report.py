@@ -147,6 +147,41 @@ def test_a_refused_audit_leaves_no_folder(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
+def test_an_interrupted_audit_leaves_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pcam.audit.near.find", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        audit(tiny, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_steps_are_told_in_quiet_lines(tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="pcam"):
+        audit(tiny, tmp_path / "out", suspects="none")
+    assert len(caplog.messages) == 3
+    assert "patches read" in caplog.messages[0]
+
+
+def test_a_collage_is_no_near_duplicate_and_an_edited_copy_is(tmp_path: Path) -> None:
+    patches = textured(6)
+    edited, collage = patches[0].copy(), patches[1].copy()
+    edited[40:50, 30:40] = 0
+    collage[:, 40:] = textured(1, seed=9)[0][:, 40:]
+    data = write_folder(tmp_path / "data", {"train": np.stack([*patches, edited, collage])})
+    report = audit(data, tmp_path / "out", suspects="none")
+    rows = report.findings.of("near_duplicate", "pixel_overlap")
+    assert list(zip(rows.patch.tolist(), rows.partner.tolist(), strict=True)) == [(0, 6)]
+
+
+def test_many_patches_of_glass_do_not_flood(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    glass = np.clip(238 + rng.normal(0, 1.5, (500, 96, 96, 3)), 0, 255).astype(np.uint8)
+    data = write_folder(tmp_path / "data", {"train": np.concatenate([textured(60), glass])})
+    assert audit(data, tmp_path / "out", suspects="none").n_findings == 0
+
+
 def test_a_split_without_labels(tmp_path: Path) -> None:
     data = write_folder(tmp_path / "data", {"test": textured(6)})
     (data / "camelyonpatch_level_2_split_test_y.h5").unlink()

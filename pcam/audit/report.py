@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pcam.audit.summary import summarise
 from pcam.data.format import SPLITS, available_splits
 from pcam.errors import DataError, did_you_mean
 
+_LOG = logging.getLogger(__name__)
 _EDITED = 0.9  # share of the anchors that a patch of which little was painted over keeps
 
 
@@ -74,7 +76,12 @@ class AuditReport:
 
 
 def audit(
-    directory: Path | str, out: Path | str, splits: Sequence[str] | None = None, *, suspects: str = "colour"
+    directory: Path | str,
+    out: Path | str,
+    splits: Sequence[str] | None = None,
+    *,
+    suspects: str = "colour",
+    progress: bool = False,
 ) -> AuditReport:
     """Audit a data folder and write what was found.
 
@@ -90,6 +97,7 @@ def audit(
         out: the folder to write into.
         splits: names of splits; None: all that are there.
         suspects: how label suspects are ranked: "colour", "texture", "auto" or "none"; see `pcam.audit.labels`.
+        progress: show a bar while the patches are read.
 
     Raises:
         DataError: no such folder, split or way to rank, or a file breaks the contract otherwise than by its values.
@@ -101,11 +109,10 @@ def audit(
         if name not in there:
             raise DataError(f"{directory}: no split '{name}' to audit{did_you_mean(name, there)}")
     storage.check_folder(Path(out))
-    patches = scan(directory, [name for name in there if splits is None or name in splits])
-    out = storage.make_folder(Path(out))  # a refused audit leaves no empty folder
+    patches = scan(directory, [name for name in there if splits is None or name in splits], progress=progress)
     suspects = labels.choose(patches, suspects)
     scanned = time.perf_counter()
-
+    _LOG.info("audit: %s patches read in %.0f s; looking for copies and shared pixels", len(patches), scanned - start)
     unique = duplicates.representatives(patches)
     digest = patches.facts.digest
     exact = duplicates.exact(patches)
@@ -125,8 +132,10 @@ def audit(
     overlapping, share = shared_pixels.pairs, shared_pixels.shared
     slide_pairs, slide_share = slides.shared(patches)
 
+    _LOG.info("audit: %s pairs; looking for triggers", len(exact) + len(symmetric) + len(close) + len(overlapping))
     linked = groups(len(patches), exact, symmetric, close, overlapping)
     triggers = trigger.find(patches, linked)
+    _LOG.info("audit: %s triggers; ranking label suspects by %s", len(triggers), suspects)
     slide = slides.slide_codes(patches)
     apart = linked if slide is None else groups(len(patches), exact, symmetric, close, overlapping, together=slide)
     suspicious, suspicion = labels.find(patches, apart, suspects)
@@ -158,7 +167,7 @@ def audit(
     )
     seconds = {"scan": scanned - start, "search": time.perf_counter() - scanned}
     report.summary.update(summarise(report, directory, seconds) | {"suspects_ranked_by": suspects})
-    _write(report, out)
+    _write(report, storage.make_folder(Path(out)))  # made last: an audit that was refused or stopped leaves nothing
     return report
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from pcam.audit import anchors, near, symmetry
 from pcam.audit.appearance import appearance_features, luminance, planes
@@ -117,8 +118,13 @@ def as_bytes(raw: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.rint(np.clip(np.nan_to_num(raw.astype(np.float64), nan=0.0), 0, 255)).astype(np.uint8)
 
 
-def scan(directory: Path | str, splits: Sequence[str]) -> Scan:
+def scan(directory: Path | str, splits: Sequence[str], *, progress: bool = False) -> Scan:
     """Read every patch of the named splits once.
+
+    Args:
+        directory: the data folder.
+        splits: names of the splits, in the order in which their patches are numbered.
+        progress: show a progress bar.
 
     Raises:
         DataError: a split breaks the contract otherwise than by its pixel values, or cannot be read to its end.
@@ -127,13 +133,17 @@ def scan(directory: Path | str, splits: Sequence[str]) -> Scan:
     facts: list[Facts] = []
     found: list[anchors.Anchors] = []
     offset = 0
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with (
+        ThreadPoolExecutor(_THREADS) as pool,
+        tqdm(total=sum(map(len, opened)), desc="read", unit="patch", disable=not progress, dynamic_ncols=True) as bar,
+    ):
         for split in opened:
             starts = range(0, len(split), BLOCK)
             for block, block_anchors in pool.map(lambda start, split=split: _block(split, start), starts):
                 facts.append(block)
                 found.append(block_anchors.shifted(offset))
                 offset += len(block.black)
+                bar.update(len(block.black))
     lengths = [len(split) for split in opened]
     labels = [np.full(len(s), -1, np.int8) if s.labels is None else s.labels.astype(np.int8) for s in opened]
     return Scan(
