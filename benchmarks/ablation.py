@@ -43,6 +43,8 @@ VARIANTS = (
     Variant("no augmentation", overrides=(*_STILL, "train.augment.color=0.0")),
     Variant("no turning, no mirroring", overrides=_STILL),
     Variant("no colour jitter", overrides=("train.augment.color=0.0",)),
+    Variant("stain jitter", overrides=("train.augment.stain=0.2",)),
+    Variant("stain jitter, no colour jitter", overrides=("train.augment.stain=0.2", "train.augment.color=0.0")),
     Variant("constant rate", overrides=("train.schedule=constant",)),
     Variant("constant rate, weight averaging", overrides=("train.schedule=constant", "train.average=0.99")),
     Variant("weight averaging", overrides=("train.average=0.99",)),

@@ -67,6 +67,7 @@ class AugmentConfig(_Section):
     flip: bool = Field(False, description="mirror left to right, every second patch")
     rotate: bool = Field(False, description="quarter turns; with flip, the 8 symmetries of the square")
     color: float = Field(0.0, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
+    stain: float = Field(0.0, ge=0, le=1, description="strength of the jitter of each dye's amount")
 
 
 class TrainConfig(_Section):

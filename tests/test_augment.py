@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pcam.config import AugmentConfig
-from pcam.data.augment import apply_symmetries, augment, jitter_color, normalise, to_channels_first
+from pcam.data.augment import apply_symmetries, augment, jitter_color, jitter_stain, normalise, to_channels_first
 from pcam.data.loader import augment_generator
 
 
@@ -112,3 +112,40 @@ def test_normalised_patches(patches: torch.Tensor, given: bool) -> None:
     assert values.is_contiguous(memory_format=torch.channels_last)
     assert out is None or values.data_ptr() == out.data_ptr()
     torch.testing.assert_close(normalise(patches.float(), mean, std), values)
+
+
+def dyed(haematoxylin: float, eosin: float) -> torch.Tensor:
+    """A patch of one colour, float32 (1, 3, 4, 4): the light that the two dyes let through."""
+    density = haematoxylin * torch.tensor([0.65, 0.70, 0.29]) + eosin * torch.tensor([0.07, 0.99, 0.11])
+    return (256 * torch.exp(-density) - 1).view(1, 3, 1, 1).expand(1, 3, 4, 4).contiguous()
+
+
+@pytest.mark.parametrize(("h", "e"), [(1.0, 0.0), (0.0, 1.0), (0.6, 0.4)])
+def test_stain_jitter_scales_each_dye(h: float, e: float) -> None:
+    changed = jitter_stain(dyed(h, e), torch.tensor([[0.3, -0.2, 0.5]]))
+    torch.testing.assert_close(changed, dyed(1.3 * h, 0.8 * e), atol=1e-2, rtol=0)
+
+
+def test_stain_jitter_leaves_glass_and_strength_zero_alone() -> None:
+    glass = torch.full((2, 3, 4, 4), 255.0)
+    torch.testing.assert_close(jitter_stain(glass, torch.tensor([[0.5, -0.5, 0.5]] * 2)), glass, atol=1e-3, rtol=0)
+    values = torch.randint(0, 256, (2, 3, 4, 4), generator=torch.Generator().manual_seed(0)).float()
+    torch.testing.assert_close(jitter_stain(values, torch.zeros(2, 3)), values, atol=1e-2, rtol=0)
+
+
+def test_stain_jitter_is_another_for_each_patch_and_keeps_the_range(patches: torch.Tensor) -> None:
+    same = patches[:1].expand(4, -1, -1, -1).contiguous()
+    config = AugmentConfig(stain=1.0)
+    values = augment(same, config, augment_generator(0, 0, 0))
+    assert values.min() >= 0 and values.max() <= 255
+    assert len({value.numpy().tobytes() for value in values}) == 4
+    assert torch.equal(values, augment(same, config, augment_generator(0, 0, 0)))
+    share = augment(same[2:], config, augment_generator(0, 0, 0), batch_size=4, first=2)
+    assert torch.equal(share, values[2:]), "a process with a share of the batch changes it alike"
+
+
+def test_stain_jitter_moves_no_other_draw(patches: torch.Tensor) -> None:
+    both = AugmentConfig(flip=True, rotate=True, color=0.2)
+    plain = augment(patches, both, augment_generator(0, 0, 0))
+    weak = augment(patches, both.model_copy(update={"stain": 1e-7}), augment_generator(0, 0, 0))
+    torch.testing.assert_close(weak, plain, atol=1e-2, rtol=0)

@@ -3,6 +3,7 @@
 A tumour stays a tumour when its patch is mirrored or turned, and when the stain is a little paler: these
 changes keep the label. The eight symmetries move bytes, so they act on the uint8 patches; colour is an affine
 map of each patch's RGB values, so one batched matrix product does brightness, contrast and saturation together.
+The amounts of the dyes scale the optical density, where their colours add up, so there it is another such product.
 All random numbers come from one small CPU generator: the same patch is changed in the same way on any device.
 """
 
@@ -13,6 +14,10 @@ import torch
 from pcam.config import AugmentConfig
 
 _LUMA = (0.299, 0.587, 0.114)  # weights of R, G, B in brightness, ITU-R BT.601
+
+# Optical densities of R, G, B per dye: haematoxylin, eosin, and a third for what is neither (Ruifrok and Johnston 2001,
+# "Quantification of histochemical staining by color deconvolution").
+_DYES = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 
 
 def augment(
@@ -39,7 +44,7 @@ def augment(
     n, rows = batch_size or len(patches), slice(first, first + len(patches))
     # Drawn always and together, so that switching one change off leaves the others as they were.
     symmetry = torch.randint(8, (n,), generator=generator)[rows]
-    jitter = torch.rand(n, 3, generator=generator)[rows] * 2 - 1
+    jitter, stain = (torch.rand(n, 3, generator=generator)[rows] * 2 - 1 for _ in range(2))
     if not config.rotate:
         symmetry = symmetry - symmetry % 4
     if not config.flip:
@@ -47,6 +52,8 @@ def augment(
     if config.flip or config.rotate:
         patches = apply_symmetries(patches, symmetry)
     values = to_channels_first(patches)
+    if config.stain:
+        values = jitter_stain(values, stain.to(values.device) * config.stain)
     return jitter_color(values, jitter.to(values.device) * config.color) if config.color else values
 
 
@@ -99,6 +106,25 @@ def apply_symmetries(patches: torch.Tensor, symmetry: torch.Tensor) -> torch.Ten
             turned = torch.rot90(patches[rows], kind % 4, dims=(1, 2))
             out[rows] = turned.flip(2) if kind >= 4 else turned
     return out
+
+
+def jitter_stain(values: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
+    """Change how much of each dye a patch took up, as laboratories differ in it.
+
+    After Tellez et al. 2018 ("Whole-slide mitosis detection in H&E breast histology using PHH3 as a reference to
+    train distilled stain-invariant convolutional networks", IEEE TMI 37:2126), less their shifts, which would colour
+    the bare glass as well: a dye's density is multiplied by 1 plus its strength.
+
+    Args:
+        values: float32 (B, 3, H, W) in 0..255, channels-last.
+        strength: float32 (B, 3) in [-1, 1]: of haematoxylin, eosin and the rest, for each patch.
+    """
+    n, channels, height, width = values.shape
+    dyes = torch.tensor(_DYES, device=values.device)
+    matrix = torch.linalg.inv(dyes) @ ((1 + strength)[:, :, None] * dyes)
+    density = torch.log(256 / (values.permute(0, 2, 3, 1).reshape(n, height * width, channels) + 1))
+    changed = (256 * torch.exp(-torch.bmm(density, matrix)) - 1).clamp_(0, 255)
+    return changed.view(n, height, width, channels).permute(0, 3, 1, 2)
 
 
 def jitter_color(values: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
