@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,8 @@ from pcam.data.loader import (
     subset_indices,
 )
 from pcam.errors import DataError
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
 
 
 @pytest.fixture
@@ -307,3 +312,18 @@ def test_a_file_that_changes_stops_the_epoch(tiny: Path, tmp_path: Path, residen
         next(batches)
     with pytest.raises(DataError, match="changed while it was open"):
         list(loader.in_order())
+
+
+def test_the_benchmark_runs(root: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(root / "benchmarks" / "loader.py"), "--quick", "--scale", "--threads", "1"]
+    command += ["--dir", str(tmp_path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT).stdout
+    rows = {line[:24].strip(): line[24:].split() for line in printed.splitlines()[2:]}
+    assert float(rows["per item, uint8"][1]) == 1
+    assert float(rows["uint8 batches"][1]) > 1  # even on a machine that is busy
+    assert {"normalised", "DataLoader", "gzip 1", "gzip 32, data.block=32", "float32 source", "MLP, loading"} <= set(
+        rows
+    )
+    assert "512 patches" in printed
+    assert "anonymous memory" in printed
+    assert not list(tmp_path.iterdir())

@@ -36,7 +36,6 @@ Indices = NDArray[np.int64]
 
 CACHE_BYTES = 256 << 20  # of inflated chunks: more than two windows of a block-wise order
 _PATCH_BYTES = int(np.prod(PATCH_SHAPE))
-_ONE_PATCH_SLOTS = 512  # chunks kept where each holds one patch: none is asked for twice in an epoch
 _DIRECT: tuple[list[int], ...] = ([], [h5py.h5z.FILTER_DEFLATE], [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE])
 _POOLED = 4  # a batch in use, the one being made, and two that a caller may still look at
 
@@ -59,6 +58,7 @@ class Reader:
         self.rounding = rounding
         self.cache_bytes = cache_bytes
         self.misfits = np.zeros(len(split), dtype=bool)
+        self._bytes = split.x.dtype == np.uint8
         self._pid = -1
         self._source: _Mapped | _Chunks | _Hdf5 | None = None
 
@@ -95,14 +95,17 @@ class Reader:
         if len(indices) == 0:
             return
         self.source.read(indices, out)
-        if not self.rounding and self.misfits[indices].any():
+        if not (self.rounding or self._bytes) and self.misfits[indices].any():
             self.split.read(indices)  # says which, in the words used everywhere
 
     def put(self, raw: NDArray[Any], out: NDArray[np.uint8], first: int) -> None:
         """Convert a part of some patches (k, h, w, c) in the stored dtype, the first of which has index `first`."""
+        if raw.dtype == np.uint8:
+            np.copyto(out, raw)
+            return
         with np.errstate(invalid="ignore"):
             np.copyto(out, raw, casting="unsafe")
-        if raw.dtype == np.uint8 or np.array_equal(out, raw):
+        if np.array_equal(out, raw):
             return
         self.misfits[first : first + len(raw)] |= (out != raw).reshape(len(raw), -1).any(axis=1)
         if self.rounding:
@@ -218,12 +221,23 @@ class _Chunks:
         x.id.chunk_iter(note)
         with Path(x.file.filename).open("rb") as file:
             self._bytes = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        slots = _ONE_PATCH_SLOTS if self._depth == 1 else reader.cache_bytes // (self._depth * _PATCH_BYTES)
-        self._slots = max(1, min(slots, blocks))
+        self._whole = np.asarray((self._places >= 0).all(axis=(1, 2)))
+        # Where each chunk holds one patch, none is asked for twice in an epoch.
+        kept = 0 if self._depth == 1 else max(1, reader.cache_bytes // (self._depth * _PATCH_BYTES))
+        self._slots = min(kept, blocks)
         self._cache = torch.empty((self._slots * self._depth, _PATCH_BYTES), dtype=torch.uint8)
         self._kept: OrderedDict[int, int] = OrderedDict()  # block → slot, the one used longest ago first
 
     def read(self, indices: Indices, out: torch.Tensor) -> None:
+        if self._depth == 1:
+            target = out.numpy()
+
+            def inflate(rows: Sequence[int]) -> None:
+                for row in rows:
+                    self._inflate(indices[row], target[row : row + 1])
+
+            self._threads.run(inflate, range(len(indices)))
+            return
         blocks, rows = np.divmod(indices, self._depth)
         wanted, which = np.unique(blocks, return_inverse=True)
         rows_out = out.view(-1, _PATCH_BYTES)
@@ -261,7 +275,7 @@ class _Chunks:
     def _inflate(self, block: int, target: NDArray[np.uint8]) -> None:
         first, reader = block * self._depth, self._reader
         n = min(self._depth, len(reader.misfits) - first)  # the last chunk may reach beyond the last patch
-        if (self._places[block] < 0).any():
+        if not self._whole[block]:
             reader.put(reader.split.read_raw(slice(first, first + n)), target[:n], first)
             return
         for (y, x, c), (start, size) in zip(self._corners, self._places[block].tolist(), strict=True):
