@@ -172,5 +172,5 @@ def attribution_content(maps: NDArray[np.float32]) -> list[dict[str, Any]]:
         most = float(np.abs(values).max())
         scaled = np.rint(values / most * 127 if most else values).astype(np.int8)
         data = base64.b64encode(scaled.tobytes()).decode("ascii")
-        carried.append({"data": data, "most": float(f"{most:.3g}"), "sum": round(float(values.sum()), 2)})
+        carried.append({"data": data, "most": float(f"{most:.3g}"), "sum": round(float(values.sum()), 2) + 0.0})
     return carried
