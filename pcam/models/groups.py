@@ -18,7 +18,7 @@ from functools import cache
 
 import torch
 from torch import nn
-from torch.nn.functional import avg_pool2d, conv2d
+from torch.nn.functional import conv2d, max_pool2d
 
 ORDER = 8
 
@@ -119,8 +119,8 @@ def crop(maps: torch.Tensor, margin: int) -> torch.Tensor:
 
 
 def halve(maps: torch.Tensor) -> torch.Tensor:
-    """Return means over windows that step by 2 and lie symmetrically: 2×2 on an even side, 3×3 on an odd one."""
-    return avg_pool2d(maps, 2 + maps.shape[-1] % 2, 2)
+    """Return maxima over windows that step by 2 and lie symmetrically: 2×2 on an even side, 3×3 on an odd one."""
+    return max_pool2d(maps, 2 + maps.shape[-1] % 2, 2)
 
 
 def invariants(maps: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,8 @@ After Veeling et al. 2018 ("Rotation equivariant CNNs for digital pathology", ar
 blocks (Huang et al. 2017, arXiv 1608.06993) of convolutions on the group p4m, no padding, so that no map knows how
 far the rim is, and a crop where maps of two sizes meet. What differs from theirs, for the sake of processors without
 a GPU: the first convolution is the mean of its 2×2 neighbours at once (6×6 in steps of 2), and normalisation follows
-a convolution instead of leading it, so that each map is normalised once and can be folded for scoring.
+a convolution instead of leading it, so that each map is normalised once and can be folded for scoring. Sides are
+halved by maxima.
 """
 
 from __future__ import annotations
