@@ -143,6 +143,14 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("model", metavar="MODEL", help="a run folder, or a model.safetensors")
     p.add_argument("paths", nargs="+", metavar="PATH")
     p.add_argument("--out", required=True, metavar="FILE")
+    p = verb(
+        top,
+        "track",
+        verbs.track,
+        "Copy run records to the MLflow server that MLFLOW_TRACKING_URI names; again: only what is missing.",
+        "MLFLOW_TRACKING_URI=http://localhost:5000 pcam track runs/ID",
+    )
+    p.add_argument("runs", nargs="+", metavar="RUN")
     p = verb(top, "bench", verbs.bench, "Measure throughput.", "pcam bench model --data DIR --out bench")
     p.add_argument("phase", choices=("loader", "model", "train"))
     p.add_argument("--data", required=True, metavar="DIR")

@@ -147,6 +147,15 @@ def predict(args: argparse.Namespace) -> int:
     return 1 if report.n_refused else 0
 
 
+def track(args: argparse.Namespace) -> int:
+    from pcam.training import mirror_run, open_run
+
+    runs = [open_run(path, completed=False) for path in args.runs]
+    mirrored = [mirror_run(run) for run in runs]
+    _show(args, mirrored, "\n".join(map(str, mirrored)))
+    return 0
+
+
 def bench(args: argparse.Namespace) -> int:
     from pcam.benchmark import bench
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pcam.training.launch import load_model, train
     from pcam.training.loop import TrainingFailed
+    from pcam.training.mirror import mirror_run
     from pcam.training.model_file import load_model_file
     from pcam.training.runs import Run, list_runs, open_run, run_id
     from pcam.training.stop import Interrupted
@@ -22,6 +23,7 @@ _HOME = {
     "list_runs": "runs",
     "load_model": "launch",
     "load_model_file": "model_file",
+    "mirror_run": "mirror",
     "open_run": "runs",
     "run_id": "runs",
     "train": "launch",
@@ -34,6 +36,7 @@ __all__ = [
     "list_runs",
     "load_model",
     "load_model_file",
+    "mirror_run",
     "open_run",
     "run_id",
     "train",
