@@ -4,12 +4,13 @@ DATA ?=
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: journal test lint unit notebooks book sync clean help
+.PHONY: journal test lint unit notebooks tracking book sync clean help
 
 help:
 	@echo "make journal [DATA=DIR]   run every chapter and build the book: _build/html/index.html"
 	@echo "make test                 lint, types, unit tests, notebooks, book"
 	@echo "make lint | unit | notebooks | book   a part of make test"
+	@echo "make tracking             the tracker's tests against a real MLflow server"
 	@echo "make sync                 bring notebooks/*.ipynb and their .py pairs together"
 	@echo "make clean                remove what the journal made; .venv stays"
 
@@ -40,6 +41,11 @@ unit: .venv/installed
 notebooks: journal
 	@$(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
+
+# MLflow's server is a few hundred megabytes that nothing else here needs; without it these tests are skipped.
+tracking: .venv/installed
+	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[track]'
+	@$(BIN)/pytest tests/test_tracking.py
 
 book: .venv/installed
 	@rm -f _build/html/edition-*.json # what is on show is no journal's edition any more

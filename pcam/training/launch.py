@@ -32,6 +32,7 @@ from pcam.training.loop import Position, fit
 from pcam.training.runs import MODEL_FILE, Run, code_version, identity, split_record
 from pcam.training.seeds import Seeds, choose_device, reproducible, seed_generators
 from pcam.training.stop import Interrupted, StopRequest
+from pcam.training.tracking import mirrored
 
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 0.5
@@ -102,7 +103,8 @@ def _train(
                     data = {"directory": str(data_dir.resolve()), "kind": data_kind(data_dir), "splits": records}
                     write_json(run.path / "data.json", data)
                 if not world.told(_is_completed(run)):
-                    _train_claimed(run, config, splits, seeds, device, world, progress)
+                    with mirrored(run) if world.first else nullcontext():
+                        _train_claimed(run, config, splits, seeds, device, world, progress)
             return run
         except ClaimedError as error:
             if not (wait and error.alive):
