@@ -134,6 +134,8 @@ def tune(args: argparse.Namespace) -> int:
     load_config(args.preset)
     from pcam.training.tune import tune
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("pcam.training.tune").setLevel(logging.INFO)  # a line a trial, on stderr
     study = tune(args.preset, args.data, trials=args.trials, workers=args.workers, runs_dir=args.runs)
     _show(args, study, str(study))
     return 0

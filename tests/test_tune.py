@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
+import psutil
 import pytest
 
 from pcam.config import config_leaves, load_config
-from pcam.errors import ConfigError, DataError
-from pcam.training import list_runs
+from pcam.errors import ConfigError, DataError, StorageError
+from pcam.training import Run, list_runs, pruning, train
 from pcam.training.outcome import Finalist, TuneReport
 from pcam.training.space import SPACES, Dimension, search_space
-from pcam.training.tune import _open_study, tune
+from pcam.training.study import counted_trials, deciding_trials, open_study
+from pcam.training.tune import tune
 
 SMALL = ("train.epochs=1", "train.threads=1")
 
@@ -80,12 +88,190 @@ def test_a_stopped_search_ends_as_an_unbroken_one(data: Path, report: TuneReport
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_a_trial_left_running_by_a_dead_worker_is_closed(data: Path, tmp_path: Path) -> None:
+def test_a_trial_left_by_a_dead_worker_is_tried_again(
+    data: Path, report: TuneReport, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     first = search(data, tmp_path, trials=1)
-    trial = _open_study(Path(first.storage)).ask()
-    trial.set_user_attr("owner", [os.uname().nodename, 2**22 + 1])  # beyond any process id of Linux
-    again = search(data, tmp_path, trials=3)
-    assert [t.state for t in again.trials] == ["complete", "fail", "complete"]
+    left = open_study(Path(first.storage)).ask()
+    again = search(data, tmp_path, trials=4)
+    assert f"trial {left.number} was left by a process that is gone; it is tried again" in caplog.text
+    assert (again.trials, again.finalists) == (report.trials, report.finalists)
+
+
+def frozen(state: str, params: dict[str, float], **attributes: object) -> SimpleNamespace:
+    return SimpleNamespace(
+        state=SimpleNamespace(name=state), params=params, user_attrs=attributes, intermediate_values={0: 0.5, 1: 0.6}
+    )
+
+
+def test_what_kills_its_worker_twice_counts_as_failed() -> None:
+    done, left = frozen("COMPLETE", {"a": 1.0}), frozen("FAIL", {"a": 2.0})
+    assert counted_trials([done, left, done]) == [done, done]
+    assert counted_trials([done, left, frozen("FAIL", {"a": 3.0}), left]) == [done, left]
+    stopped = frozen("FAIL", {"a": 2.0}, stopped=True)  # by a person, as often as they like
+    assert counted_trials([stopped, stopped, stopped, done]) == [done]
+    empty = frozen("FAIL", {})
+    assert counted_trials([empty, empty]) == []
+    failed = frozen("FAIL", {"a": 2.0}, reason="the loss became nan")
+    assert counted_trials([failed]) == [failed]
+
+
+def test_the_budget_is_in_epochs() -> None:
+    trials = [frozen("COMPLETE", {"a": float(n)}) for n in range(5)]
+    assert deciding_trials(trials, 4, None) == trials[:4]
+    assert deciding_trials(trials, 4, 4) == trials[:2] and deciding_trials(trials, 4, 5) == trials[:3]
+
+
+def test_a_search_of_equal_cost_spends_at_least_as_much(data: Path, report: TuneReport, tmp_path: Path) -> None:
+    random = search(data, tmp_path, trials=1000, sampler="random", epochs=report.epochs)
+    assert random.epochs == report.epochs == 4 and len(random.trials) == 4
+    assert {t.number for t in random.trials} == {0, 1, 2, 3}
+
+
+def preset_file(folder: Path, *lines: str) -> Path:
+    path = folder / "search.yaml"
+    path.write_text("\n".join(["model: {name: mlp, hidden: 16}", "train: {epochs: 40, threads: 1}", *lines]) + "\n")
+    return path
+
+
+def start(preset: Path, data: Path, runs: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "pcam", "tune", str(preset), "--data", str(data), "--runs", str(runs), "--trials"]
+    return subprocess.Popen(
+        [*command, "3", "--json", *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_second_trial(process: subprocess.Popen[str], runs: Path) -> None:
+    """Wait until the second trial trains, or the process has ended."""
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if len([run for run in list_runs(runs) if run.epochs]) >= 2:
+            return
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_a_search_that_was_killed_and_stopped_ends_as_an_unbroken_one(data: Path, tmp_path: Path) -> None:
+    preset = preset_file(tmp_path)
+    unbroken = json.loads(start(preset, data, tmp_path / "unbroken").communicate(timeout=300)[0])
+    for number, code in ((signal.SIGKILL, -9), (signal.SIGINT, 130)):
+        runs = tmp_path / f"runs{number}"
+        process = start(preset, data, runs)
+        wait_for_second_trial(process, runs)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == code
+        if code == 130:
+            assert "the search was stopped; the same command goes on from here" in said and "Traceback" not in said
+        again = json.loads(start(preset, data, runs).communicate(timeout=300)[0])
+        for key in ("trials", "finalists", "untuned"):
+            assert again[key] == unbroken[key]
+
+
+@pytest.mark.slow
+def test_two_searches_at_once_share_the_study(data: Path, tmp_path: Path) -> None:
+    preset = preset_file(tmp_path)
+    both = [start(preset, data, tmp_path / "runs") for _ in range(2)]
+    first, second = (json.loads(process.communicate(timeout=300)[0]) for process in both)
+    assert first == second and len(first["trials"]) == 3
+    assert sorted(t["number"] for t in first["trials"]) == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_costs_no_trial(data: Path, tmp_path: Path) -> None:
+    preset = preset_file(tmp_path)
+    process = start(preset, data, tmp_path / "runs", "--workers", "2")
+    wait_for_second_trial(process, tmp_path / "runs")
+    workers = [child for child in psutil.Process(process.pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    workers[0].kill()
+    out, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert [t["state"] for t in json.loads(out)["trials"]] == ["complete"] * 3
+
+
+def test_poor_trials_end_early_and_are_judged_by_their_log_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pruning, "STARTUP_TRIALS", 1)
+    options = {"trials": 6, "overrides": ("train.epochs=6", "train.threads=1"), "finalists": 1, "seeds": 1}
+    first = tune("mlp", data, runs_dir=tmp_path, **options)
+    states = [trial.state for trial in first.trials]
+    assert states[0] == "complete" and "pruned" in states
+    for trial in first.trials:
+        assert trial.state == "pruned" or (len(trial.curve) == 6 and trial.curve[-1] == trial.value)
+        assert trial.state == "complete" or (2 < len(trial.curve) < 6 and trial.value is None and trial.run is None)
+    assert first.epochs < 36 and f"{states.count('pruned')} ended early" in str(first)
+    assert {run.state for run in list_runs(tmp_path)} == {"completed", "interrupted"}
+    for run in list_runs(tmp_path):  # with all runs there and completed, the study is the same
+        train(run.config, data, tmp_path, resume=True, progress=False)
+    Path(first.storage).unlink()
+    assert tune("mlp", data, runs_dir=tmp_path, **options).trials == first.trials
+
+
+class Reporter:
+    """Stands for a trial: worse than the median from an epoch on."""
+
+    def __init__(self, poor_from: int) -> None:
+        self.reported: list[float] = []
+        self.poor_from = poor_from
+
+    def report(self, value: float, step: int) -> None:
+        assert step == len(self.reported)
+        self.reported.append(value)
+
+    def should_prune(self) -> bool:
+        return len(self.reported) > self.poor_from
+
+
+def test_the_judge_reads_whole_lines_once(tmp_path: Path) -> None:
+    log, reporter = tmp_path / "metrics.jsonl", Reporter(poor_from=1)
+    judge = pruning.Judge(reporter, Run(tmp_path))
+    stop = pruning.PruningStop(judge, last=3)
+    assert stop.number is None
+    row = '{"kind": "epoch", "epoch": 0, "valid_auc": 0.5}\n'
+    log.write_text('{"kind": "step", "step": 0}\n' + row[:20])
+    assert stop.number is None and reporter.reported == []
+    log.write_text('{"kind": "step", "step": 0}\n' + row)
+    assert stop.number is None and reporter.reported == [0.5]
+    log.write_text(log.read_text() + row.replace('"epoch": 0', '"epoch": 1').replace("0.5", "0.4"))
+    assert stop.number == signal.SIGUSR1 and judge.pruned and reporter.reported == [0.5, 0.4]
+
+
+def test_the_last_epoch_is_never_pruned_and_signals_count(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"kind": "epoch", "epoch": 0, "valid_auc": 0.5}\n')
+    stop = pruning.PruningStop(pruning.Judge(Reporter(poor_from=0), Run(tmp_path)), last=0)
+    assert stop.number is None
+    stop.number = 15
+    assert stop.number == 15
+
+
+@pytest.mark.parametrize("damage", ["not json\n", '{"op_code": 99}\n', "[]\n", '{"op_code": 4, "trial_id": 7}\n'])
+def test_a_broken_journal_is_one_line(data: Path, tmp_path: Path, report: TuneReport, damage: str) -> None:
+    journal = tmp_path / "studies" / Path(report.storage).name
+    journal.parent.mkdir()
+    lines = Path(report.storage).read_text().splitlines(keepends=True)
+    journal.write_text("".join([*lines[:3], damage, *lines[3:]]))
+    with pytest.raises(StorageError, match=r"the study's journal is damaged .*; remove it: the runs are kept") as error:
+        search(data, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_journal_cut_by_a_kill_goes_on(data: Path, tmp_path: Path, report: TuneReport) -> None:
+    search(data, tmp_path, trials=2)
+    (journal,) = (tmp_path / "studies").glob("*.log")
+    content = journal.read_bytes()
+    journal.write_bytes(content[:-7])  # in the middle of its last line
+    again = search(data, tmp_path, trials=4)
+    assert (again.trials, again.finalists) == (report.trials, report.finalists)
+
+
+def test_valid_of_one_class_is_refused(tiny: Path, tmp_path: Path) -> None:
+    for file in tiny.iterdir():
+        shutil.copy(file, tmp_path)
+    with h5py.File(tmp_path / "camelyonpatch_level_2_split_valid_y.h5", "r+") as handle:
+        handle["y"][...] = 1
+    with pytest.raises(DataError, match="valid needs patches of both classes"):
+        tune("mlp", tmp_path, trials=1, runs_dir=tmp_path / "runs")
 
 
 @pytest.mark.slow
@@ -123,6 +309,8 @@ def test_bad_input_is_refused_before_a_trial(data: Path, tmp_path: Path) -> None
         tune("mpl", data, trials=1, runs_dir=tmp_path)
     with pytest.raises(ConfigError, match=r"'model.name' is 'other': input should be "):
         tune("mlp", data, trials=1, runs_dir=tmp_path, overrides=["model.name=other"])
+    with pytest.raises(ConfigError, match="at least one trial"):
+        tune("mlp", data, trials=0, runs_dir=tmp_path)
     with pytest.raises(DataError, match="no such data folder"):
         tune("mlp", data / "none", trials=1, runs_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -47,6 +47,7 @@ def train(
     wait: bool = False,
     progress: bool = True,
     seeds: Seeds | None = None,
+    stop: StopRequest | None = None,
 ) -> Run:
     """Return the completed run of a configuration on a data folder, training it unless it is there already.
 
@@ -58,6 +59,7 @@ def train(
         wait: when another process of this machine is at work on the same run, wait for it.
         progress: show a progress bar; else epochs are logged, one line each.
         seeds: other than `Seeds.of(config.seed)`, for experiments that switch a control off.
+        stop: asked after every step, as for signals; a search ends a poor run with it.
 
     Raises:
         DataError: a split is missing or breaks the contract, or has only one class.
@@ -69,7 +71,7 @@ def train(
     model_class(config.model.name)
     device = choose_device(config.train.device)
     with joined(device) as world:
-        return _train(config, Path(data_dir), Path(runs_dir), resume, wait, progress, seeds, device, world)
+        return _train(config, Path(data_dir), Path(runs_dir), resume, wait, progress, seeds, stop, device, world)
 
 
 def _train(
@@ -80,6 +82,7 @@ def _train(
     wait: bool,
     progress: bool,
     seeds: Seeds | None,
+    stop: StopRequest | None,
     device: torch.device,
     world: World,
 ) -> Run:
@@ -104,7 +107,7 @@ def _train(
                     write_json(run.path / "data.json", data)
                 if not world.told(_is_completed(run)):
                     with mirrored(run) if world.first else nullcontext():
-                        _train_claimed(run, config, splits, seeds, device, world, progress)
+                        _train_claimed(run, config, splits, seeds, stop or StopRequest(), device, world, progress)
             return run
         except ClaimedError as error:
             if not (wait and error.alive):
@@ -153,10 +156,16 @@ def _refuse_unfinished(run: Run, resume: bool) -> None:
 
 
 def _train_claimed(
-    run: Run, config: Config, splits: list[Split], seeds: Seeds, device: torch.device, world: World, progress: bool
+    run: Run,
+    config: Config,
+    splits: list[Split],
+    seeds: Seeds,
+    stop: StopRequest,
+    device: torch.device,
+    world: World,
+    progress: bool,
 ) -> None:
     """Train in a folder that this process, or the first of its world, has claimed, and leave its final state there."""
-    stop = StopRequest()
     controlled = reproducible(seeds, config.train.deterministic, config.train.threads)
     # Signals are noted until the run's state is written: torchrun sends one as soon as any process is gone.
     with stop.listening(), _recorded(run) if world.first else nullcontext(), controlled as controls:

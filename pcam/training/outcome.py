@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,9 @@ class Trial:
         number: its place in the study, from 0.
         params: config key → value.
         value: ROC-AUC on valid after the last epoch; None where the run failed.
-        run: id of the run; None where it failed.
-        state: "complete" or "fail".
+        run: id of the completed run, else None.
+        state: "complete", "pruned" (ended early) or "fail".
+        curve: ROC-AUC on valid after each epoch that it was trained.
     """
 
     number: int
@@ -30,6 +31,7 @@ class Trial:
     value: float | None
     run: str | None
     state: str
+    curve: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -93,25 +95,32 @@ class TuneReport:
     def __str__(self) -> str:
         best = self.champion
         words = "".join(f" {key}={value:.4g}" for key, value in best.params.items())
+        pruned = sum(trial.state == "pruned" for trial in self.trials)
         return (
-            f"{len(self.scored())} of {len(self.trials)} trials complete; champion, {best.name}: "
+            f"{len(self.scored())} of {len(self.trials)} trials complete, {pruned} ended early; champion, {best.name}: "
             f"mean valid ROC-AUC {best.mean:.4f} over {len(best.values)} seeds\npcam train {self.preset}{words}"
         )
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that the trials were trained in all: what the search cost, without its finalists."""
+        return sum(len(trial.curve) for trial in self.trials)
 
     def scored(self) -> list[tuple[Trial, float]]:
         """Return the completed trials with their values, best first; ties go to the earlier trial."""
         return ranked(self.trials)
 
     def table(self) -> pd.DataFrame:
-        """Return one row per trial: number, state, value, best so far, and the searched keys with three digits."""
+        """Return a row per trial: number, state, epochs, value, best so far, the searched keys with three digits."""
         import pandas as pd
 
         rows = [
-            {"trial": t.number, "state": t.state, "value": t.value} | {key: f"{v:.3g}" for key, v in t.params.items()}
+            {"trial": t.number, "state": t.state, "epochs": len(t.curve), "value": t.value}
+            | {key: f"{v:.3g}" for key, v in t.params.items()}
             for t in self.trials
         ]
         table = pd.DataFrame(rows)
-        table.insert(3, "best_so_far", table["value"].cummax())
+        table.insert(4, "best_so_far", table["value"].cummax().ffill())
         return table
 
 

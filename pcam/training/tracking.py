@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
 import subprocess
 import sys
 import threading
@@ -66,27 +65,31 @@ def follow(run: Run) -> None:
     Args:
         run: its folder may not hold anything yet.
     """
-    copy, copied, ended = Copy(run, Server()), -1, False
+    copy, copied, ended = Copy(run, Server()), -1, threading.Event()
+    threading.Thread(target=_note_the_end, args=(ended,), daemon=True).start()
     log = run.path / "metrics.jsonl"
     while True:
-        start = time.monotonic()
+        start, last = time.monotonic(), ended.is_set()
         try:
             size = log.stat().st_size if log.exists() else 0
-            if ended or size != copied:
+            if last or size != copied:
                 copy.catch_up()
                 copied = size
-            if ended:
+            if last:
                 return
         except (PcamError, OSError):  # the server is away, or the run's files are not all there yet
             copied = -1
-        if ended:
+        if last:
             time.sleep(_PAUSE_SECONDS)
-            continue
-        # Never more than a twentieth of the time is spent here: the machine belongs to the training.
-        pause = max(_PAUSE_SECONDS, 20 * (time.monotonic() - start))
-        ended = bool(select.select([sys.stdin], [], [], pause)[0])
-        if ended:
-            threading.Timer(LINGER_SECONDS, os._exit, [1]).start()
+        else:  # never more than a twentieth of the time is spent here: the machine belongs to the training
+            ended.wait(max(_PAUSE_SECONDS, 20 * (time.monotonic() - start)))
+
+
+def _note_the_end(ended: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    ended.set()
+    time.sleep(LINGER_SECONDS)
+    os._exit(1)  # whatever the other thread waits for
 
 
 if __name__ == "__main__":

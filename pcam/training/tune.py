@@ -3,7 +3,11 @@
 Optuna proposes (tree-structured Parzen estimator, Bergstra et al. 2011), `train` runs, and the study's journal file
 keeps what was tried. One lucky seed must not win, so the best few configurations are trained again over several
 seeds, and the champion is the best mean. Each proposal draws its own random numbers from the study's seed and the
-trial's number: with one worker the same command gives the same champion, also when it was interrupted in between.
+trial's place: with one worker the same command gives the same champion, also when it was interrupted or killed.
+
+A trial belongs to the process that holds its claim. When that process is gone, the trial is closed, the next process
+proposes the same again, and its run goes on from its checkpoint. Several processes, and several `pcam tune` at once,
+share a study in this way.
 """
 
 from __future__ import annotations
@@ -12,30 +16,33 @@ import hashlib
 import json
 import logging
 import os
-import socket
+import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import psutil
 
 from pcam.config import Config, config_hash, load_config
 from pcam.data.format import open_split
-from pcam.errors import RunError
-from pcam.storage import make_folder
-from pcam.training.outcome import Finalist, Trial, TuneReport, ranked
+from pcam.errors import ConfigError, DataError, PcamError, RunError
+from pcam.storage import ClaimedError, claim, make_folder
+from pcam.training.outcome import Finalist, TuneReport, ranked
+from pcam.training.pruning import OBJECTIVE, Judge, PruningStop, median_pruner
+from pcam.training.runs import Run, identity
 from pcam.training.space import search_space
+from pcam.training.stop import Interrupted
+from pcam.training.study import as_trial, counted_trials, cut_half_line, deciding_trials, locked, open_study
 
 if TYPE_CHECKING:
     import optuna
 
 _LOG = logging.getLogger(__name__)
-OBJECTIVE = "valid_auc"
+_WAIT_SECONDS = 0.2
+_GRACE_SECONDS = 30
 Sampler = Literal["tpe", "random"]
 
 
@@ -49,13 +56,14 @@ def tune(
     overrides: Sequence[str] = (),
     seed: int = 0,
     sampler: Sampler = "tpe",
+    epochs: int | None = None,
     finalists: int = 3,
     seeds: int = 3,
 ) -> TuneReport:
     """Search, then confirm the best few over seeds; choose the champion on valid.
 
     The same call again continues a study that was stopped and returns at once when it is done. A worker may be
-    killed: its trial is closed as failed and another one takes its place.
+    killed: its trial is tried again.
 
     Args:
         preset: preset or config file to start from; its model decides the search space (`SPACES`).
@@ -65,37 +73,56 @@ def tune(
         runs_dir: where run folders go; the study's journal goes to its `studies` folder.
         overrides: `key=value` on top of the preset, for all trials.
         seed: seed of the sampler.
-        sampler: "tpe", or "random" for a search of equal cost to compare with.
+        sampler: "tpe", or "random" for a search to compare with.
+        epochs: begin no further trial once the trials have trained this many epochs, for a search of equal cost;
+            None: only `trials` counts.
         finalists: number of best trials to train again.
         seeds: number of training seeds for each finalist, counted from 0.
 
     Raises:
-        ConfigError: unknown preset, or no search space for its model.
-        DataError: the data folder lacks a split.
+        ConfigError: unknown preset, no search space for its model, or no trial asked for.
+        DataError: the data folder lacks a split, or valid has only one class.
+        StorageError: the study's journal is damaged.
         RunError: no trial was completed.
     """
+    if min(trials, workers, finalists, seeds) < 1:
+        raise ConfigError("a search needs at least one trial, one worker, one finalist and one seed")
     config = load_config(preset, overrides)
     search_space(config)
-    for split in (config.data.train_split, config.data.valid_split):
-        open_split(data_dir, split)
-    journal = make_folder(Path(runs_dir) / "studies") / f"{study_name(config, data_dir, seed, sampler)}.log"
-    job = _Job(preset, str(data_dir), str(runs_dir), tuple(overrides), seed, sampler, str(journal))
-    _search(job, trials, workers)
+    splits = [open_split(data_dir, split) for split in (config.data.train_split, config.data.valid_split)]
+    if len(np.unique(splits[1].labels if splits[1].labels is not None else [])) < 2:
+        raise DataError(f"{data_dir}: {splits[1].name} needs patches of both classes, since ROC-AUC on it is the aim")
+    prints = {split.name: split.fingerprint() for split in splits}
+    name = study_name(config, prints, seed, sampler)
+    journal = make_folder(Path(runs_dir) / "studies") / f"{name}.log"
+    job = _Job(
+        preset, str(data_dir), str(runs_dir), tuple(overrides), seed, sampler, str(journal), trials, epochs, prints
+    )
+    try:
+        _search(job, workers)
+        return _report(job, finalists, seeds)
+    except Interrupted as error:
+        number = error.exit_code - 128
+        raise Interrupted(f"{journal}: the search was stopped; the same command goes on from here", number) from error
+
+
+def _report(job: _Job, finalists: int, seeds: int) -> TuneReport:
+    """Confirm the best few trials over seeds."""
     # A study may hold more trials than are asked for here; the first ones alone decide then.
-    done = [_as_trial(trial) for trial in _open_study(journal).trials[:trials]]
+    frozen = deciding_trials(open_study(Path(job.journal)).trials, job.trials, job.epochs)
+    done = [as_trial(number, trial) for number, trial in enumerate(frozen)]
     in_order = ranked(done)
     if not in_order:
-        raise RunError(f"none of the {len(done)} trials was completed; see the run folders in {runs_dir} for why")
+        raise RunError(f"none of the {len(done)} trials was completed; see the run folders in {job.runs_dir} for why")
     confirmed = [_confirm(job, trial.number, trial.params, seeds) for trial, _ in in_order[:finalists]]
     confirmed.sort(key=lambda finalist: -finalist.mean)  # a stable sort: ties go to the better single trial
-    return TuneReport(preset, sampler, str(journal), done, confirmed, _confirm(job, None, {}, seeds))
+    return TuneReport(job.preset, job.sampler, job.journal, done, confirmed, _confirm(job, None, {}, seeds))
 
 
-def study_name(config: Config, data_dir: str | Path, seed: int, sampler: Sampler) -> str:
+def study_name(config: Config, fingerprints: dict[str, str], seed: int, sampler: str) -> str:
     """Name a study by what determines it: base config, space, data, seed and sampler."""
     space = json.dumps([asdict(d) for d in search_space(config)], sort_keys=True)
-    data = [open_split(data_dir, s).fingerprint() for s in (config.data.train_split, config.data.valid_split)]
-    parts = [config_hash(config), space, *data, str(seed), sampler]
+    parts = [config_hash(config), space, *fingerprints.values(), str(seed), sampler, "median"]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -110,60 +137,121 @@ class _Job:
     seed: int
     sampler: Sampler
     journal: str
+    trials: int
+    epochs: int | None
+    fingerprints: dict[str, str]
 
 
-def _search(job: _Job, trials: int, workers: int) -> None:
-    """Run trials until the study holds `trials` finished ones."""
-    while True:
-        _reap(job)
-        left = trials - len(_open_study(Path(job.journal)).trials)
-        if left <= 0:
-            return
-        if workers == 1:
-            for _ in range(left):
-                _one_trial(job)
-            continue
+def _search(job: _Job, workers: int) -> None:
+    """Run trials until the study holds all that are asked for."""
+    if workers > 1:
+        # spawn: a forked child would inherit torch's threads in an unusable state.
+        pool = [get_context("spawn").Process(target=_worker, args=(job, workers)) for _ in range(workers)]
+        for process in pool:
+            process.start()
         try:
-            # spawn: a forked child would inherit torch's threads in an unusable state.
-            context, count = get_context("spawn"), min(workers, left)
-            with ProcessPoolExecutor(count, context, initializer=_share_cores, initargs=(count,)) as pool:
-                for future in [pool.submit(_one_trial, job) for _ in range(left)]:
-                    future.result()
-        except BrokenProcessPool:
-            continue  # a worker was killed: its trial is reaped above and the rest go to a new pool
+            for process in pool:
+                process.join()
+        except KeyboardInterrupt:
+            for process in pool:
+                process.join(_GRACE_SECONDS)  # each was told as well, and saves its run
+                process.terminate()
+            raise
+    # All that one worker does, and whatever killed workers left behind.
+    _work(job)
 
 
-def _share_cores(workers: int) -> None:
-    """Give each worker its share of the cores; all of them at all cores would only wait for one another."""
+def _worker(job: _Job, workers: int) -> None:
     import torch
 
+    # Each worker its share of the cores; all of them at all cores would only wait for one another.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    try:
+        _work(job)
+    except (PcamError, KeyboardInterrupt) as error:
+        _LOG.warning("a worker ended: %s", error)  # the others go on, and the last words are the main process's
 
 
-def _one_trial(job: _Job) -> None:
-    """Ask for one configuration, train it and tell the result."""
+def _work(job: _Job) -> None:
+    told = set()
+    while True:
+        with ExitStack() as held:
+            trial, waiting_for = _take(job, held)
+            if trial is not None:
+                _one_trial(job, trial)
+                continue
+        if waiting_for is None:
+            return
+        if str(waiting_for) not in told:
+            told.add(str(waiting_for))
+            _LOG.warning("waiting for a trial of another process: %s", waiting_for)
+        time.sleep(_WAIT_SECONDS)
+
+
+def _take(job: _Job, held: ExitStack) -> tuple[optuna.Trial | None, ClaimedError | None]:
+    """Take the next trial and its claim; else return whom to wait for, or nothing where all is done."""
+    import optuna
+
+    journal = Path(job.journal)
+    with locked(journal.with_suffix(".lock")):
+        cut_half_line(journal)
+        study = open_study(journal)
+        waiting_for = None
+        for running in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            try:
+                with claim(journal.with_suffix(f".trial-{running.number}")):
+                    study.tell(running.number, state=optuna.trial.TrialState.FAIL)
+                    _LOG.warning("trial %d was left by a process that is gone; it is tried again", running.number)
+            except ClaimedError as error:
+                waiting_for = error
+        counted = counted_trials(study.trials)
+        spent = sum(len(trial.intermediate_values) for trial in counted)
+        if len(counted) >= job.trials or (job.epochs is not None and spent >= job.epochs):
+            return None, waiting_for
+        trial = study.ask()
+        held.enter_context(claim(journal.with_suffix(f".trial-{trial.number}")))
+        # Values are drawn one by one later, so the sampler may be set once the trial's place is known.
+        study.sampler = _sampler(job, len(counted))
+        study.pruner = median_pruner(load_config(job.preset, job.overrides).train.epochs)
+        return trial, None
+
+
+def _one_trial(job: _Job, trial: optuna.Trial) -> None:
+    """Draw one configuration, train it and tell the result."""
     import optuna
 
     from pcam.training import TrainingFailed, train
 
-    study = _open_study(Path(job.journal))
-    trial = study.ask()
-    # Values are drawn one by one below, so the sampler may be set once the trial's number is known.
-    study.sampler = _sampler(job, trial.number)
-    trial.set_user_attr("owner", [socket.gethostname(), os.getpid()])
+    states, study = optuna.trial.TrialState, trial.study
     base = load_config(job.preset, job.overrides)
     params = {dimension.key: dimension.suggest(trial) for dimension in search_space(base)}
     config = load_config(job.preset, [*job.overrides, *(f"{key}={value!r}" for key, value in params.items())])
+    run, last = Run(Path(job.runs_dir) / identity(config, job.fingerprints)), config.train.epochs - 1
+    trial.set_user_attr("run", run.id)
+    judge = Judge(trial, run)
     try:
-        run = train(config, job.data_dir, job.runs_dir, resume=True, wait=True, progress=False)
+        stop = PruningStop(judge, last)
+        train(config, job.data_dir, job.runs_dir, resume=True, wait=True, progress=False, stop=stop)
     except TrainingFailed as error:  # the loss is no longer a number: a fact about the configuration
         trial.set_user_attr("reason", str(error))
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        study.tell(trial, state=states.FAIL)
         _LOG.info("trial %d failed: %s", trial.number, error)
         return
-    trial.set_user_attr("run", run.id)
+    except Interrupted:
+        if not judge.pruned:  # by a person: the same call goes on from here
+            trial.set_user_attr("stopped", True)
+            study.tell(trial, state=states.FAIL)
+            raise
+    if judge.poor(last):
+        study.tell(trial, state=states.PRUNED)
+        _LOG.info("trial %d: ended after epoch %d, below the median", trial.number, len(_curve(study, trial)))
+        return
     study.tell(trial, float(run.final[OBJECTIVE]))
     _LOG.info("trial %d: ROC-AUC on valid %.4f", trial.number, run.final[OBJECTIVE])
+
+
+def _curve(study: optuna.Study, trial: optuna.Trial) -> list[float]:
+    return list(study.trials[trial.number].intermediate_values.values())
 
 
 def _confirm(job: _Job, trial: int | None, params: dict[str, float | int], seeds: int) -> Finalist:
@@ -177,40 +265,12 @@ def _confirm(job: _Job, trial: int | None, params: dict[str, float | int], seeds
     return Finalist(trial, params, [float(run.final[OBJECTIVE]) for run in runs], [run.id for run in runs])
 
 
-def _sampler(job: _Job, number: int) -> Any:
+def _sampler(job: _Job, place: int) -> Any:
     import optuna
 
     # A seed for each trial instead of one stream: a continued study then proposes what an unbroken one would have.
-    seed = int(np.random.SeedSequence([job.seed, number]).generate_state(1)[0])
+    seed = int(np.random.SeedSequence([job.seed, place]).generate_state(1)[0])
     if job.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     # constant_liar: workers that ask at the same time should not all try the same promising spot.
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=3, constant_liar=True)
-
-
-def _open_study(journal: Path) -> optuna.Study:
-    """Open or create the study of a journal file."""
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    return optuna.create_study(study_name="pcam", storage=storage, direction="maximize", load_if_exists=True)
-
-
-def _reap(job: _Job) -> None:
-    """Close trials whose worker on this machine is dead; a worker elsewhere is left alone."""
-    import optuna
-
-    study = _open_study(Path(job.journal))
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-        host, pid = trial.user_attrs.get("owner", (socket.gethostname(), -1))
-        if host == socket.gethostname() and (pid == os.getpid() or not psutil.pid_exists(pid)):
-            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-
-
-def _as_trial(frozen: optuna.trial.FrozenTrial) -> Trial:
-    return Trial(
-        frozen.number, dict(frozen.params), frozen.value, frozen.user_attrs.get("run"), frozen.state.name.lower()
-    )
