@@ -70,6 +70,8 @@ for name, share in report.summary["class_balance"].items():
 for row in shifts.itertuples():
     n = sum(report.summary["class_balance"][name]["n"] for name in (row[1], row.to))
     chapter.record(f"shift_{row[1]}_{row.to}", row.difference, low=row.low, high=row.high, n=n)
+
+# %%
 certain = shifts[(shifts["low"] > 0) | (shifts["high"] < 0)]
 named = ", ".join(f"{a} to {b} {{shift_{a}_{b}:ci}}" for a, b in zip(certain["from"], certain["to"], strict=True))
 chapter.record("shifted", len(certain))
@@ -194,7 +196,6 @@ if not obstacle:
     chapter.record("gain", gain.value, low=gain.low, high=gain.high, **shared)
 
 # %% tags=["nbval-ignore-output"]
-measured = "What leakage is worth: no evidence, since {obstacle}."
 effects = {} if obstacle else {"found": (found["all together"], run), "seen": (seen["all together"], leaky_run)}
 for name, (e, of) in effects.items():
     if not isinstance(e, str):
@@ -202,6 +203,15 @@ for name, (e, of) in effects.items():
         chapter.record(f"{name}_all", e.everything, n=e.n, n_positive=e.n_positive, **shared)
         chapter.record(f"{name}_clean", e.clean, n=e.n - e.n_leaked, **shared)
         chapter.record(f"{name}_gain", e.difference, low=e.low, high=e.high, n=e.n, method=e.method, **shared)
+kept = chapter.evidence.values
+there = (
+    "The network's ROC-AUC on test is {found_all}, and {found_clean} without the patches tied to train, a difference "
+    "of {found_gain:ci}. "
+)
+taken = "Of that network's figure on all of test, {seen_all}, the audit takes away {seen_gain:ci}."
+
+# %% tags=["nbval-ignore-output"]
+measured = "What leakage is worth: no evidence, since {obstacle}."
 if obstacle:
     chapter.record("obstacle", obstacle)
 else:
@@ -210,19 +220,9 @@ else:
         "Statistics from train only: {from_train}; those of all splits differ by {apart} at most and would move "
         "ROC-AUC on test by {worth:ci}. Patches changed at random: a share of {augmented} in training, {judged} of "
         "those judged. "
-        + (
-            "The network's ROC-AUC on test is {found_all}, and {found_clean} without the patches tied to train, a "
-            "difference of {found_gain:ci}. "
-            if "found_gain" in chapter.evidence.values
-            else "What is tied to train cannot be taken out of test here, or nothing is. "
-        )
+        + (there if "found_gain" in kept else "No test patch is tied to train, or too few are left without them. ")
         + "When half of test leaks on purpose, ROC-AUC on that half goes from {auc_honest} to {auc_leaky}, by "
-        "{gain:ci}: {verdict}. "
-        + (
-            "Of that network's figure on all of test, {seen_all}, the audit takes away {seen_gain:ci}."
-            if "seen_gain" in chapter.evidence.values
-            else ""
-        )
+        "{gain:ci}: {verdict}. " + (taken if "seen_gain" in kept else "")
     )
 chapter.answer(
     "2",
@@ -255,7 +255,8 @@ for name, number in (("plain", folds.trainings(5)), ("nested", folds.trainings(5
 # %% tags=["nbval-ignore-output"]
 cost = "What a training costs, and what folds would gain: no evidence, since {obstacle}. "
 if not obstacle:
-    runs = [chapter.run(name) for name in ("cnn-0", "cnn-1", "cnn-2")]
+    names = ("cnn-0", "cnn-1", "cnn-2")
+    runs = [chapter.run(name) for name in names]
     took = folds.run_seconds(runs)
     chapter.record("run_seconds", took.mean, unit="s", n=took.n, low=took.low, high=took.high, runs=runs, timed=True)
     for name in ("plain", "nested"):
@@ -270,14 +271,15 @@ if not obstacle:
 
 # %% tags=["nbval-ignore-output"]
 if not obstacle:
-    judged = [
-        score_metrics(chapter.predictions(r, "test"), None, **units)["roc_auc"] for r in ("cnn-0", "cnn-1", "cnn-2")
-    ]
+    judged = [score_metrics(chapter.predictions(name, "test"), None, **units)["roc_auc"] for name in names]
     spread = t_interval([metric.value for metric in judged]).sd
     width = float(np.mean([metric.high - metric.low for metric in judged]))
     number = [
         len(np.unique(report.groups[where])) for where in (report.scan.split == chapter.splits.index("test"), ...)
     ]
+
+# %% tags=["nbval-ignore-output"]
+if not obstacle:
     for name, value in (("units_test", number[0]), ("units_all", number[1])):
         chapter.record(name, value)
     for name, value in (("width", width), ("narrowed", folds.narrowed(width, *number)), ("seed_sd", spread)):
@@ -323,6 +325,8 @@ for name, value in (
     ("patches_stored", largest.n),
 ):
     chapter.record(f"largest_{name}", value)
+
+# %%
 chapter.record("largest_as_uint8", largest.n * largest.values_per_patch)
 for name, factor in largest.factors.items():
     chapter.record(f"factor_{name.replace(' ', '_')}", factor, n=largest.n, split=largest.split)
@@ -431,6 +435,8 @@ names = ("black", "white", "constant", "nan", "out_of_range", "trigger")
 issues = ", ".join(f"{name.replace('_', ' ')} {{found_{name}}}" for name in names)
 for name in names:
     chapter.record(f"found_{name}", counts[name])
+
+# %%
 damage = []
 for c in (c for c in report.integrity if c.total.count):
     name = f"{c.split}_{c.issue}"

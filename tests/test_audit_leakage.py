@@ -141,3 +141,9 @@ def test_few_groups_give_a_reason_and_no_interval(
     gains = leakage.planted_gains(honest, remembered, kind, groups)
     assert isinstance(gains["exact"][2], str) and "too few resamples" in gains["exact"][2]
     assert not isinstance(gains["noise"][2], str)
+
+
+def test_a_kind_that_is_not_there_is_undefined_in_the_table() -> None:
+    table = tables.leakage(dict.fromkeys(leakage.KINDS, "none found"))
+    assert table[["AUC on all", "AUC without them", "difference"]].isna().all(axis=None)
+    assert (table["interval"] == "none found").all() and table["difference"].dtype == float

@@ -143,7 +143,8 @@ def leakage(found: Mapping[str, LeakageEffect | str]) -> pd.DataFrame:
         else (kind, e.n_leaked, e.everything, e.clean, e.difference, _between(e.low, e.high))
         for kind, e in found.items()
     ]
-    return pd.DataFrame(rows, columns=columns).astype({"leaked": "Int64"})
+    # Undefined, and not None, where no kind was found.
+    return pd.DataFrame(rows, columns=columns).astype({"leaked": "Int64"} | dict.fromkeys(columns[2:5], float))
 
 
 def gains(found: Mapping[str, tuple[float, float, Difference | str]]) -> pd.DataFrame:
