@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from pcam import __version__, verbs
-from pcam.errors import PcamError, did_you_mean
+from pcam.errors import PcamError, clip, did_you_mean
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,10 +29,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a positive count")
-    return value
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{clip(text)} is not a positive count of at most nine digits")
+    return int(text)
+
+
+def _one_line(text: str) -> str:
+    """Write a line break or a control character, which a file's name may hold, as its escape."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -202,11 +206,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         args.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    for name in ("dir", "src", "dst", "out", "runs", "run_dir", "predictions", "model", "tar"):
+        if getattr(args, name, None) == "":
+            parser.error(f"{name} is empty: name a file or folder")  # else it would mean the folder one is in
     try:
         code = args.handler(args)
         sys.stdout.flush()
     except PcamError as error:
-        print(f"pcam: error: {error}", file=sys.stderr)
+        print(_one_line(f"pcam: error: {error}"), file=sys.stderr)
         code = error.exit_code
     except BrokenPipeError:  # such as `pcam … | head`: the reader has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -214,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:  # a disk, a permission or a damaged file that nothing nearer could name better
         where = error.filename or "a file that was read or written"
         mend = "check the disk with 'pcam doctor', the data with 'pcam data verify'"
-        print(f"pcam: error: {where}: {error.strerror or error}; {mend}", file=sys.stderr)
+        print(_one_line(f"pcam: error: {where}: {error.strerror or error}; {mend}"), file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("pcam: interrupted", file=sys.stderr)

@@ -33,6 +33,8 @@ def _reason(error: OSError) -> str:
         errno.EROFS: "the file system is read-only; choose another folder",
         errno.ENOTDIR: "a part of the path is a file; choose another path",
         errno.EISDIR: "it is a folder; choose another path",
+        errno.ENOENT: "no folder can be made there; choose another path",
+        errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
         errno.EEXIST: "it exists already; choose another path",
     }
     return mends.get(error.errno or 0, error.strerror or str(error))

@@ -48,6 +48,14 @@ def test_help_has_an_example(verb: tuple[str, ...], capsys: pytest.CaptureFixtur
         (["train", "cnn", "--data", "no_such_folder"], "no_such_folder: no such data folder"),
         (["data", "verify", "no_such_folder"], "no_such_folder: no such data folder"),
         (["data", "sample", "x", "--train", "0"], "0 is not a positive count"),
+        (["data", "sample", "x", "--train", "ten"], "ten is not a positive count"),
+        (["data", "sample", "x", "--train", "9" * 5000], "... is not a positive count of at most nine digits"),
+        (["data", "sample", ""], "dir is empty: name a file or folder"),
+        (["data", "sample", "a" * 300, "--train", "1"], ": File name too long; "),
+        (["data", "verify", "x\ny"], r"x\ny: no such data folder"),
+        (["data", "fetch", "new", "--base-url", "http://127.0.0.1:1"], "check the address"),
+        (["audit", "x", "--out", ""], "out is empty: name a file or folder"),
+        (["bundle", "verify", ""], "tar is empty: name a file or folder"),
         (["data", "sample", "x", "--defect", "blck"], "did you mean 'black'?"),
         (["evaluate", "no_run", "--data", "x", "--split", "test", "--out", "o"], "no_run"),
         (["slices", "none.csv", "--data", "x", "--out", "o"], "none.csv"),
@@ -60,7 +68,7 @@ def test_help_has_an_example(verb: tuple[str, ...], capsys: pytest.CaptureFixtur
         (["journal", "run", "q1", "--data", "no_such_folder"], "no_such_folder: no such data folder"),
         (["bundle", "verify", "none.tar"], "none.tar"),
     ],
-    ids=lambda v: " ".join(v) if isinstance(v, list) else None,
+    ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else None,
 )
 def test_a_mistake_is_one_line_and_exit_2(words: list[str], message: str, tmp_path: Path) -> None:
     done = pcam(*words, cwd=tmp_path)

@@ -191,3 +191,8 @@ def test_a_place_without_permission_is_refused(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "access", lambda *_: False)  # these tests may run as root, who may write anywhere
     with pytest.raises(StorageError, match=r"cannot write .*new: permission denied; choose a folder"):
         storage.check_folder(tmp_path / "new")
+
+
+def test_a_name_that_is_too_long_says_so(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="the name is too long; choose a shorter one"):
+        storage.write_text(tmp_path / ("a" * 300), "")

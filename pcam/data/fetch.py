@@ -11,7 +11,8 @@ from __future__ import annotations
 import gzip
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,10 @@ def fetch(
             name is there that `fetch` did not write.
         StorageError: the folder cannot be written or is being fetched into by another process.
     """
-    folder = make_folder(Path(directory))
+    folder, is_new = Path(directory), not Path(directory).exists()
     url = (base_url or BASE_URL).rstrip("/")
     paths = []
-    with claim(folder / ".fetch"):
+    with _without_empty(make_folder(folder) if is_new else None), claim(make_folder(folder) / ".fetch"):
         for name, md5 in record.items():
             path = folder / name.removesuffix(".gz")
             if not _is_verified(path, md5):
@@ -85,6 +86,16 @@ def fetch(
                     print(f"fetched {path}", file=sys.stderr)
             paths.append(path)
     return paths
+
+
+@contextmanager
+def _without_empty(folder: Path | None) -> Iterator[None]:
+    """Remove a folder that was made for a download of which nothing arrived."""
+    try:
+        yield
+    finally:
+        if folder and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _is_verified(path: Path, md5: str) -> bool:
