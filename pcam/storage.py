@@ -108,10 +108,10 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             temporary.replace(path)
             _sync_folder(path.parent)
     finally:
-        if temporary.is_dir():
+        if os.path.isdir(temporary):  # noqa: PTH112 - Path.is_dir raises where the name is too long
             shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        elif os.path.lexists(temporary):
+            temporary.unlink()
 
 
 def write_bytes(path: Path | str, content: bytes) -> Path:
