@@ -2,6 +2,9 @@
 
 Damage that is spread evenly costs patches; damage that follows the label is a feature that a model learns. So each
 kind is counted per class, with Wilson's interval, and its independence from the label is tested exactly (Fisher 1922).
+
+Black is a patch of which every value is 0, white one of 255 throughout; any other single colour, 1 or 254 too, is
+constant. A patch that varies at all, as glass with the sensor's noise does, is none of them.
 """
 
 from __future__ import annotations
