@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -37,7 +36,6 @@ Indices = NDArray[np.int64]
 CACHE_BYTES = 256 << 20  # of inflated chunks: more than two windows of a block-wise order
 _PATCH_BYTES = int(np.prod(PATCH_SHAPE))
 _DIRECT: tuple[list[int], ...] = ([], [h5py.h5z.FILTER_DEFLATE], [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE])
-_POOLED = 4  # a batch in use, the one being made, and two that a caller may still look at
 
 
 class Reader:
@@ -96,7 +94,10 @@ class Reader:
             return
         self.source.read(indices, out)
         if not (self.rounding or self._bytes) and self.misfits[indices].any():
-            self.split.read(indices)  # says which, in the words used everywhere
+            try:
+                self.split.read(indices)  # says which, in the words used everywhere
+            except DataError as error:
+                raise DataError(f"{error}, or set data.values=round") from error
 
     def put(self, raw: NDArray[Any], out: NDArray[np.uint8], first: int) -> None:
         """Convert a part of some patches (k, h, w, c) in the stored dtype, the first of which has index `first`."""
@@ -110,36 +111,6 @@ class Reader:
         self.misfits[first : first + len(raw)] |= (out != raw).reshape(len(raw), -1).any(axis=1)
         if self.rounding:
             np.copyto(out, np.nan_to_num(np.rint(raw), nan=0, posinf=255, neginf=0).clip(0, 255), casting="unsafe")
-
-
-class Buffers:
-    """Memory for batches, used again as soon as nobody holds the batch that lies in it.
-
-    A fresh tensor of megabytes for every batch costs more than filling it: the system has to clear its pages first.
-    Whoever keeps a batch, or any view of it, keeps its memory; then the next batch gets some of its own.
-    """
-
-    def __init__(self, *, pinned: bool = False) -> None:
-        self._pinned = pinned
-        self._arrays: list[NDArray[np.uint8]] = []
-
-    def empty(self, n: int) -> torch.Tensor:
-        """Return a tensor uint8 (n, 96, 96, 3) with undefined values."""
-        for number in range(len(self._arrays)):
-            # Tensors made from an array refer to it, and so do all views of them.
-            if _references(self._arrays, number) == _UNHELD and len(self._arrays[number]) >= n:
-                return torch.from_numpy(self._arrays[number][:n])
-        new = torch.empty((n, *PATCH_SHAPE), dtype=torch.uint8, pin_memory=self._pinned).numpy()
-        if len(self._arrays) < _POOLED:
-            self._arrays.append(new)
-        return torch.from_numpy(new[:])
-
-
-def _references(arrays: list[NDArray[np.uint8]], number: int) -> int:
-    return sys.getrefcount(arrays[number])
-
-
-_UNHELD = _references([np.empty(0, dtype=np.uint8)], 0)  # measured: how many a call adds depends on Python's version
 
 
 def _open(reader: Reader) -> _Mapped | _Chunks | _Hdf5:
