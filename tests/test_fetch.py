@@ -162,6 +162,18 @@ def test_an_interrupted_fetch_is_continued_by_the_next(server: Server, record: d
     assert names(tmp_path) == WHOLE
 
 
+def test_ctrl_c_leaves_no_half_file_under_a_final_name(
+    server: Server, record: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("pcam.data.fetch.sha256_file", interrupt)  # the file is unpacked, and not yet renamed
+        fetch(tmp_path / "data", server.url, progress=False, record=record, pause=0)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_server_without_ranges_sends_all_of_it(server: Server, record: dict[str, str], tmp_path: Path) -> None:
     server.ranges = False
     server.break_after = [len(server.files[META]), 10_000]
