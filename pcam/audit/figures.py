@@ -124,7 +124,8 @@ def broken_map(report: AuditReport) -> Figure:
     broken = np.stack([_broken(report, int(patch)) for patch in chosen])
     figure, axes = plt.subplots(1, 4, figsize=(8, 2.3), layout="constrained", width_ratios=(1.5, 1, 1, 1))
     image = axes[0].imshow(broken.sum(axis=0), cmap="cividis", interpolation="nearest")
-    axes[0].set(xlabel="column (pixel)", ylabel="row (pixel)", title=f"where {len(chosen)} patches are broken")
+    axes[0].set(xlabel="column (pixel)", ylabel="row (pixel)")
+    axes[0].set_title(f"where {len(chosen)} patches are broken", fontsize=8)
     bar = figure.colorbar(image, ax=axes[0], label="patches broken here")
     bar.ax.yaxis.get_major_locator().set_params(integer=True)
     for place, patch, mask in zip(axes[1:], chosen, broken, strict=False):
