@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pcam.config import build_config, config_leaves
 from pcam.errors import RunError
 from pcam.storage import claim, read_json, sha256_file, write_json
-from pcam.training import Run, list_runs, load_model, open_run, run_id, train
+from pcam.training import Run, launch, list_runs, load_model, open_run, run_id, train
 from pcam.training.runs import code_version
 
 CONFIG = build_config(
@@ -50,7 +53,10 @@ def test_name_depends_on_config_data_and_code(tiny: Path, tmp_path: Path, monkey
 
 def test_code_version_covers_all_that_training_loads() -> None:
     # What the loop imports of this package decides its bits, unless it only reads, writes or reports.
-    harmless = {"pcam", "pcam.errors", "pcam.storage", "pcam.provenance", "pcam.data", "pcam.training"}
+    harmless = {
+        "pcam",
+        *(f"pcam.{name}" for name in ("errors", "storage", "provenance", "data", "data.tables", "training")),
+    }
     harmless |= {f"pcam.training.{name}" for name in ("runs", "stop", "checkpoint", "validate", "compare")}
     code = "import sys, pcam.training.launch; print(*[m for m in sys.modules if m.split('.')[0] == 'pcam'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -132,19 +138,49 @@ def test_a_claimed_run_is_refused(tiny: Path, tmp_path: Path) -> None:
     assert train(CONFIG, tiny, tmp_path, progress=False).state == "completed"
 
 
-def test_two_processes_one_winner(tiny: Path, tmp_path: Path) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text("model: {name: mlp, hidden: 4}\ntrain: {epochs: 12, batch_size: 2, threads: 1}\n")
-    command = [sys.executable, "-m", "pcam", "train", str(config), "--data", str(tiny), "--runs", str(tmp_path / "r")]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    ends = [(p.communicate(timeout=120), p.returncode) for p in both]
-    if sorted(code for _, code in ends) == [0, 0]:
-        pytest.skip("the first process was done before the second began")
-    assert sorted(code for _, code in ends) == [0, 2]
-    (refusal,) = [error for (_, error), code in ends if code == 2]
-    assert "is at work on it; wait for it" in refusal
+def test_sixteen_processes_one_winner(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = multiprocessing.get_context("fork")
+    together, refused, ends = context.Barrier(16), context.Semaphore(0), context.SimpleQueue()
+    fit = launch.fit
+
+    def patient(*args: Any) -> Any:
+        for _ in range(15):  # the winner trains until all others have tried
+            assert refused.acquire(timeout=60)
+        return fit(*args)
+
+    def compete() -> None:
+        together.wait(60)
+        try:
+            ends.put(train(CONFIG, tiny, tmp_path / "r", progress=False).state)
+        except RunError as error:
+            ends.put(str(error))
+            refused.release()
+
+    monkeypatch.setattr(launch, "fit", patient)
+    processes = [context.Process(target=compete) for _ in range(16)]
+    for process in processes:
+        process.start()
+    told = sorted(ends.get() for _ in processes)
+    for process in processes:
+        process.join()
     (run,) = list_runs(tmp_path / "r")
+    assert [process.exitcode for process in processes] == [0] * 16
+    assert told.pop() == "completed"
+    winners = {int(re.search(r"process (\d+) on .* is at work on it; wait for it$", line)[1]) for line in told}  # type: ignore[index]
+    assert len(told) == 15 and len(winners) == 1
+    assert winners < {process.pid for process in processes}
     assert run.state == "completed"
+    assert not list(run.path.rglob(".*"))
+
+
+def test_a_stale_claim_of_another_machine_is_told_with_its_mend(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / run_id(CONFIG, tiny)
+    write_json(folder / "claim", {"pid": 1, "host": "another-machine", "start": 1})
+    mend = r"process 1 on another-machine claimed it; if it no longer runs, remove .*claim and try again"
+    with pytest.raises(RunError, match=mend):
+        train(CONFIG, tiny, tmp_path, progress=False)
+    (folder / "claim").unlink()
+    assert train(CONFIG, tiny, tmp_path, progress=False).state == "completed"
 
 
 def test_a_waiting_process_gets_the_run_of_the_other(tiny: Path, tmp_path: Path) -> None:
