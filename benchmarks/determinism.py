@@ -2,9 +2,9 @@
 
     python benchmarks/determinism.py [--pairs 5] [--presets mlp cnn] [--data DIR] [--patches 128] [--epochs 2]
 
-Each twin is a `pcam train` of its own, with the preset's own precision, augmentation and optimiser on a part of the data
-(a fresh sample unless a folder is given). A third run of each seed is made as different as it may be without a
-right to other bits: patches read by a worker, other lines logged, other checkpoints kept. Exits with 1 if any pair parts.
+Each twin is a `pcam train` of its own, with the preset's own precision, augmentation and optimiser on a part of the
+data (a fresh sample unless a folder is given). Another pair of each seed differs from it in what must not matter:
+patches are read by a worker, other lines logged, other checkpoints kept. Exits with 1 if any two of the four part.
 """
 
 from __future__ import annotations

@@ -33,9 +33,11 @@ def test_gradient_norms(runs: list[Run]) -> None:
 
 
 def test_schedules(runs: list[Run]) -> None:
-    left, right = schedules({"one_cycle": runs[0], "other": runs[1]}).axes
+    left, right = schedules({"one_cycle": runs, "other": runs[1:]}).axes
     assert list(left.lines[0].get_ydata()) == [row["lr"] for row in runs[0].steps]
     assert list(right.lines[1].get_ydata()) == [row["valid_loss"] for row in runs[1].epochs]
+    means = [(a["valid_loss"] + b["valid_loss"]) / 2 for a, b in zip(runs[0].epochs, runs[1].epochs, strict=True)]
+    assert list(right.lines[0].get_ydata()) == pytest.approx(means)
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in (left, right))
 
 

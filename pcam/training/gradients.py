@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from pcam.data.loader import batch_indices, subset_indices
 from pcam.errors import RunError
 from pcam.training.runs import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,27 @@ def epoch_means(steps: list[dict[str, Any]]) -> dict[int, float]:
     for row in steps:
         norms.setdefault(row["epoch"], []).append(row["grad_norm"])
     return {epoch: statistics.fmean(values) for epoch, values in norms.items()}
+
+
+def compare_schedules(runs: Mapping[str, Sequence[Run]]) -> pd.DataFrame:
+    """Compare runs by their schedule, lowest final valid loss first.
+
+    Args:
+        runs: by the name of their schedule, those that differ in their seed (≥ 2).
+
+    Returns:
+        schedule, then means over the runs: valid loss at half, final valid loss, its sd over seeds, late wobble.
+    """
+    import pandas as pd
+
+    rows = []
+    for name, of_seeds in runs.items():
+        final = [run.final["valid_loss"] for run in of_seeds]
+        half = statistics.fmean(loss_at(run, 0.5) for run in of_seeds)
+        wobble = statistics.fmean(late_wobble(run) for run in of_seeds)
+        rows.append((name, half, statistics.fmean(final), statistics.stdev(final), wobble))
+    columns = ["schedule", "valid loss at half", "final valid loss", "sd over seeds", "late wobble"]
+    return pd.DataFrame(rows, columns=columns).sort_values("final valid loss", ignore_index=True)
 
 
 def loss_at(run: Run, share: float) -> float:

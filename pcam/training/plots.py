@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -40,15 +41,22 @@ def gradient_norms(runs: Sequence[Run], spikes: Sequence[Sequence[Spike]] = ()) 
     return _clean(figure)
 
 
-def schedules(runs: Mapping[str, Run]) -> Figure:
-    """Draw the learning rate of every step, and the valid loss after every epoch, of runs by schedule name."""
+def schedules(runs: Mapping[str, Sequence[Run]]) -> Figure:
+    """Draw the rate of every step (first seed) and the valid loss of every epoch (mean, and range over seeds).
+
+    Args:
+        runs: by the name of their schedule, equally long ones that differ in their seed.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
-    for (name, run), colour, style in zip(runs.items(), COLOURS, STYLES, strict=False):
-        steps, epochs = run.steps, run.epochs
+    for (name, of_seeds), colour, style in zip(runs.items(), COLOURS, STYLES, strict=False):
+        steps = of_seeds[0].steps
         label = name.replace("_", "-")
         left.plot([r["step"] for r in steps], [r["lr"] for r in steps], color=colour, ls=style, label=label)
-        done = [r["epoch"] + 1 for r in epochs]
-        right.plot(done, [r["valid_loss"] for r in epochs], color=colour, ls=style, marker=".", label=label)
+        losses = [[row["valid_loss"] for row in run.epochs] for run in of_seeds]
+        by_epoch = list(zip(*losses, strict=True))
+        done = range(1, len(by_epoch) + 1)
+        right.fill_between(done, [min(x) for x in by_epoch], [max(x) for x in by_epoch], color=colour, alpha=0.12, lw=0)
+        right.plot(done, [fmean(x) for x in by_epoch], color=colour, ls=style, marker=".", label=label)
     left.set(xlabel="optimiser step", ylabel="learning rate")
     right.set(xlabel="epochs done", ylabel="valid loss (nats)")
     right.legend(frameon=False)
