@@ -12,7 +12,7 @@ from pcam.data import open_split
 from pcam.data.loader import Loader, subset_indices
 from pcam.errors import RunError
 from pcam.training import train
-from pcam.training.gradients import epoch_means, find_spikes, patches_of_step, strongest_step
+from pcam.training.gradients import compare_schedules, epoch_means, find_spikes, patches_of_step, strongest_step
 
 
 def steps(norms: list[float]) -> list[dict]:
@@ -53,3 +53,25 @@ def test_patches_of_a_step_are_those_the_loader_gave(tiny: Path, tmp_path: Path)
         assert np.array_equal(patches_of_step(run, step), indices)
     with pytest.raises(RunError, match="it has no step 6; its steps are 0 to 5"):
         patches_of_step(run, 6)
+
+
+def test_an_order_in_blocks_is_not_traced_wrongly(tiny: Path, tmp_path: Path) -> None:
+    tree = {"model": {"name": "mlp", "hidden": 4}, "train": {"epochs": 1, "batch_size": 16, "threads": 1}}
+    run = train(build_config(tree, ["data.block=4"]), tiny, tmp_path, progress=False)
+    with pytest.raises(RunError, match="only a full shuffle is traced to its patches"):
+        patches_of_step(run, 0)
+
+
+def test_schedules_are_compared_over_their_seeds(tiny: Path, tmp_path: Path) -> None:
+    tree = {"model": {"name": "mlp", "hidden": 4}, "train": {"epochs": 2, "batch_size": 16, "threads": 1}}
+    runs = {
+        name: [train(build_config(tree, [f"seed={seed}", *how]), tiny, tmp_path, progress=False) for seed in (0, 1)]
+        for name, how in {"one_cycle": (), "tiny steps": ("train.lr=1e-9",)}.items()
+    }
+    table = compare_schedules(runs)
+    assert list(table["final valid loss"]) == sorted(table["final valid loss"])
+    row = table.set_index("schedule").loc["one_cycle"]
+    first, second = (run.final["valid_loss"] for run in runs["one_cycle"])
+    assert row["final valid loss"] == pytest.approx((first + second) / 2)
+    assert row["sd over seeds"] == pytest.approx(abs(first - second) / 2**0.5)
+    assert table.set_index("schedule").loc["tiny steps", "late wobble"] < 1e-6

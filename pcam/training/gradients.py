@@ -71,9 +71,13 @@ def patches_of_step(run: Run, step: int) -> NDArray[np.int64]:
     Nothing was logged for this: the order is a pure function of the run's configuration.
 
     Raises:
-        RunError: the run has no such step.
+        RunError: the run has no such step, or its order was drawn in blocks or by class.
     """
     config = run.config
+    if config.data.block > 1 or config.data.balance:
+        raise RunError(
+            f"{run.path}: only a full shuffle is traced to its patches; train with the defaults of data.block"
+        )
     used = subset_indices(run.data["splits"][config.data.train_split]["n"], config.data.max_train, config.seed)
     per_epoch = -(-len(used) // config.train.batch_size)
     epoch, batch = divmod(step, per_epoch)
