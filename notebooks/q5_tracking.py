@@ -6,6 +6,7 @@
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -41,7 +42,7 @@ from IPython.display import Code
 from pcam.data import open_split
 from pcam.evaluation import deployment, images, monitor, predict, prevalence, report
 from pcam.journal import open_chapter
-from pcam.training import load_model, records, reproduce, runs
+from pcam.training import load_model, records, reproduce, runs, tracking
 
 chapter = open_chapter("q5_tracking", data_dir, work_dir)
 
@@ -135,12 +136,16 @@ chapter.answer(
 # %% [markdown]
 # ## 4. The tracker's set-up
 #
-# There is no server: a run is a folder, and the metric log is a file to which whole lines are appended. This is the
-# code that names a run, from the package itself.
+# No server is needed: a run is a folder, and the metric log is a file to which whole lines are appended. This is the
+# code that names a run, from the package itself; and the code that copies runs to an MLflow server where there is one.
 
 # %%
 print(inspect.getdoc(runs))
 Code(inspect.getsource(runs.identity), language="python")
+
+# %%
+print(inspect.getdoc(tracking))
+Code(inspect.getsource(tracking.mirrored), language="python")
 
 # %% tags=["nbval-ignore-output"]
 chapter.record("n_states", len(runs.STATES))

@@ -17,6 +17,7 @@ import pytest
 
 from pcam.config import config_leaves, load_config
 from pcam.errors import ConfigError, DataError, StorageError
+from pcam.evaluation.search_plots import importance_figure
 from pcam.training import Run, list_runs, pruning, train
 from pcam.training.outcome import Finalist, TuneReport
 from pcam.training.space import SPACES, Dimension, search_space
@@ -314,3 +315,11 @@ def test_bad_input_is_refused_before_a_trial(data: Path, tmp_path: Path) -> None
     with pytest.raises(DataError, match="no such data folder"):
         tune("mlp", data / "none", trials=1, runs_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_importance_of_each_key_is_drawn(data: Path, report: TuneReport) -> None:
+    space = search_space(load_config("mlp", SMALL))
+    axes = importance_figure(report, space).axes[0]
+    assert {label.get_text() for label in axes.get_yticklabels()} == {dimension.key for dimension in space}
+    widths = [bar.get_width() for bar in axes.patches]
+    assert widths == sorted(widths) and sum(widths) == pytest.approx(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,6 +53,25 @@ def slices_figure(report: TuneReport, space: tuple[Dimension, ...]) -> Figure:
     for axes in panels:
         axes.set_ylim(low - margin, high + margin)
     panels[0].set_ylabel("ROC-AUC on valid (diamond: best over seeds)")
+    return figure
+
+
+def importance_figure(report: TuneReport, space: tuple[Dimension, ...], seed: int = 0) -> Figure:
+    """Share of the variance of ROC-AUC on valid that each searched key explains over its range.
+
+    Functional ANOVA on a random forest (Hutter et al. 2014, ICML), as Optuna has it; from a handful of trials it is a
+    hint and no more.
+    """
+    from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
+    from pcam.training.study import open_study
+
+    evaluator = FanovaImportanceEvaluator(seed=seed)
+    shares = get_param_importances(open_study(Path(report.storage)), evaluator=evaluator)
+    figure, (axes,) = panels_in_a_row(1, width=6.4)
+    keys = sorted((dimension.key for dimension in space), key=lambda key: shares.get(key, 0.0))
+    axes.barh(keys, [shares.get(key, 0.0) for key in keys], color=PALETTE[0])
+    axes.set(xlabel=f"Share of the variance explained ({len(report.scored())} completed trials)", xlim=(0, 1))
     return figure
 
 
