@@ -208,8 +208,8 @@ chapter.answer(
     "{f_beta:ci}, against {all_positive} for calling every patch positive; sensitivity is {sensitivity}, specificity "
     "{specificity}. Halving the threshold finds {more_found} more tumour patches for {more_alarms} more false alarms. "
     "The linear model has ROC-AUC {linear_auc}. Against the untuned preset, the best of the search has a mean ROC-AUC "
-    "that differs by {gain:ci}; the interval lies {verdict}. The search took {n_epochs} epochs; random search, given "
-    "as many, ends in a mean ROC-AUC on valid that is lower by {random_gain}.",
+    "that differs by {gain:ci}; the interval lies {verdict}. The search took {n_epochs} epochs; random search was "
+    "given as many, and the best of both differ by {random_gain} in mean ROC-AUC on valid.",
 )
 
 # %% tags=["nbval-ignore-output"]
