@@ -23,8 +23,9 @@ def history_figure(reports: dict[str, TuneReport]) -> Figure:
     for number, (name, report) in enumerate(reports.items()):
         table, color = report.table(), PALETTE[number]
         # Later ones are hollow: two searches of one seed begin with the same trials.
-        look = {"edgecolors": color, "facecolors": "none" if number else color, "s": 22 + 40 * number}
-        axes.scatter(table["trial"] + 1, table["value"], marker="os^D"[number % 4], label=name, **look)
+        fill, size, marker = "none" if number else color, 22 + 40 * number, "os^D"[number % 4]
+        place = (table["trial"] + 1, table["value"])
+        axes.scatter(*place, edgecolors=color, facecolors=fill, s=size, marker=marker, label=name)
         style, label = STYLES[number % len(STYLES)], f"{name}, best so far"
         axes.step(table["trial"] + 1, table["best_so_far"], label=label, where="post", color=color, linestyle=style)
     axes.set(xlabel="Trial (in order of proposal)", ylabel="ROC-AUC on valid")
