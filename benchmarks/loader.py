@@ -3,8 +3,8 @@
     python benchmarks/loader.py [--quick] [--compile] [--scale] [--threads 2] [--dir FOLDER]
 
 The same patches are stored in four ways: plain uint8, gzip with 1 and with 32 patches a chunk, float32. The reader
-that is 1× does what torchvision's PCAM does with each patch: open the file, read one, make a PIL image of it, make a
-float tensor of that and normalise it. It is measured on each file, because a chunk of 32 patches makes it slower too.
+that is 1× does what torchvision's PCAM does with each patch: open its file, read it, make a PIL image of it, open the
+labels' file, read one, make a float tensor of the image and normalise it. It is measured on each file, because a chunk of 32 patches makes it slower too.
 
 All ways take turns within one run, and each counts with its best turn, since other work on the machine can only slow a
 turn down. A limit is what the machine does at best to the same bytes: copy them with two threads (the stored ones,
@@ -28,7 +28,7 @@ import h5py
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from pcam.config import load_config
 from pcam.data.augment import augment, normalise
@@ -111,18 +111,21 @@ def pull(batches: Iterator, some: int, then: Callable[[torch.Tensor], object] = 
 
 
 def per_item(split: Split, items: int) -> Turn:
-    """The reader that is 1×; its order is random too."""
+    """The reader that is 1×: it opens the patch and the label file for each item; its order is random too."""
     path, rng = split_path(split.directory, split.name, "x"), np.random.default_rng(1)
+    labels = split_path(split.directory, split.name, "y")
     mean, std = MEAN[:, None, None] / 255, STD[:, None, None] / 255
 
-    def item(index: int) -> torch.Tensor:
+    def item(index: int) -> tuple[torch.Tensor, int]:
         with h5py.File(path, "r") as file:
             image = Image.fromarray(file["x"][index].astype(np.uint8)).convert("RGB")
+        with h5py.File(labels, "r") as file:
+            label = int(file["y"][index, 0, 0, 0])
         values = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div_(255)
-        return values.sub_(mean).div_(std)
+        return values.sub_(mean).div_(std), label
 
     def turn() -> int:
-        torch.stack([item(int(index)) for index in rng.integers(len(split), size=items)])
+        default_collate([item(int(index)) for index in rng.integers(len(split), size=items)])
         return items
 
     return turn
