@@ -4,7 +4,8 @@
 
 The same patches are stored in four ways: plain uint8, gzip with 1 and with 32 patches a chunk, float32. The reader
 that is 1× does what torchvision's PCAM does with each patch: open its file, read it, make a PIL image of it, open the
-labels' file, read one, make a float tensor of the image and normalise it. It is measured on each file, because a chunk of 32 patches makes it slower too.
+labels' file, read one, make a float tensor of the image and normalise it. It is measured on each file, because a chunk
+of 32 patches makes it slower too.
 
 All ways take turns within one run, and each counts with its best turn, since other work on the machine can only slow a
 turn down. A limit is what the machine does at best to the same bytes: copy them with two threads (the stored ones,
