@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pcam import storage
 from pcam.audit.findings import PAIR_ISSUES, tied_to
 from pcam.audit.plant import altered
 from pcam.audit.report import AuditReport
-from pcam.data.format import available_splits, open_split, split_path
+from pcam.data.copies import write_copy
+from pcam.data.format import available_splits, open_split
 from pcam.errors import DataError
 from pcam.evaluation.comparison import Difference, paired_bootstrap
 from pcam.evaluation.intervals import percentile, resample_counts
@@ -234,8 +233,5 @@ def leaky_copy(
         filler = [pixels["train"][k] for k in rng.integers(0, len(label["train"]), 2)]
         pixels["train"][there] = altered(str(how[here]), pixels["test"][here], filler, rng)
     label["train"][target] = label["test"][source]
-    for name in splits:
-        for part, data in (("x", pixels[name]), ("y", label[name].reshape(-1, 1, 1, 1))):
-            with storage.atomic_path(split_path(out, name, part)) as path, h5py.File(path, "w") as file:
-                file.create_dataset(part, data=data)
+    write_copy(directory, out, pixels, label)
     return how

@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pcam import storage
 from pcam.audit import symmetry
 from pcam.audit.report import AuditReport
-from pcam.data.format import PATCH_SHAPE, available_splits, open_split, split_path
+from pcam.data.copies import write_copy
+from pcam.data.format import PATCH_SHAPE, available_splits, open_split
 from pcam.errors import DataError, did_you_mean
 
 # What each defect should be found as.
@@ -150,7 +149,7 @@ def plant(
                 spoilt[source] = np.nan if defect == "nan" else 1e5
             else:
                 _damage(defect, pixels[source[0]][source[1]], rng)
-    _write(Path(out), pixels, label, spoilt, rng)
+    write_copy(directory, out, _stored(pixels, spoilt, rng), label)
     return truth
 
 
@@ -267,21 +266,14 @@ def _damage(defect: str, patch: NDArray[np.uint8], rng: np.random.Generator) -> 
         patch[:] = {"black": 0, "white": 255}.get(defect, rng.integers(40, 215, 3))
 
 
-def _write(
-    out: Path,
-    pixels: Mapping[str, NDArray[np.uint8]],
-    label: Mapping[str, NDArray[np.uint8]],
-    spoilt: Mapping[tuple[str, int], float],
-    rng: np.random.Generator,
-) -> None:
+def _stored(
+    pixels: Mapping[str, NDArray[np.uint8]], spoilt: Mapping[tuple[str, int], float], rng: np.random.Generator
+) -> dict[str, NDArray[np.generic]]:
+    """Return the patches by split, as float32 where some get a block of a value that no byte can hold."""
+    stored: dict[str, NDArray[np.generic]] = {}
     for name, array in pixels.items():
-        stored: NDArray[np.generic] = array
-        if any(split == name for split, _ in spoilt):
-            stored = array.astype(np.float32)
-            for (split, index), value in spoilt.items():
-                if split == name:
-                    y, x = rng.integers(0, _SIDE - 5, 2)
-                    stored[index, y : y + 5, x : x + 5] = value
-        for part, data in (("x", stored), ("y", label[name].reshape(-1, 1, 1, 1))):
-            with storage.atomic_path(split_path(out, name, part)) as path, h5py.File(path, "w") as file:
-                file.create_dataset(part, data=data)
+        stored[name] = array.astype(np.float32) if any(split == name for split, _ in spoilt) else array
+    for (name, index), value in spoilt.items():
+        y, x = rng.integers(0, _SIDE - 5, 2)
+        stored[name][index, y : y + 5, x : x + 5] = value
+    return stored

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcam.data.format import PATCH_SHAPE
+from pcam.data.hdf5 import Fault, check_array, open_h5
 from pcam.errors import DataError
 
 if TYPE_CHECKING:
@@ -191,25 +192,19 @@ def _sixteen_bits(image: PIL.Image.Image) -> bool:
 
 
 def _read_hdf5(path: Path) -> Iterator[Item]:
-    import h5py
-
     name, done = printable(path), 0
     if refusal := _refusal(path):
         yield Item(name, 0, None, refusal)
         return
-    try:
-        with h5py.File(path, "r") as handle:
-            x = handle.get("x")
-            if (
-                not isinstance(x, h5py.Dataset)
-                or x.shape[1:] != PATCH_SHAPE
-                or len(x) == 0
-                or x.dtype.kind not in "uif"
-            ):
-                yield Item(name, 0, None, "refused: no dataset 'x' of numbers of shape (N, 96, 96, 3) with N > 0")
-                return
-            for start in range(0, len(x), _BLOCK):
-                raw = x[start : start + _BLOCK]
+    faults: list[Fault] = []
+    if (n := check_array(path, "x", PATCH_SHAPE, faults)) is None:
+        where = "" if faults[0].field == "file" else f"{faults[0].field}: "
+        yield Item(name, 0, None, f"refused: {where}{faults[0].problem}")
+        return
+    with open_h5(path, "x") as file:
+        try:
+            for start in range(0, n, _BLOCK):
+                raw = file["x"][start : start + _BLOCK]
                 with np.errstate(invalid="ignore"):
                     patches = raw.astype(np.uint8)
                 for patch, values in zip(patches, raw, strict=True):
@@ -217,6 +212,5 @@ def _read_hdf5(path: Path) -> Iterator[Item]:
                     verdict = OK if same else "refused: values that are not integers in 0..255"
                     yield Item(name, done, patch if same else None, verdict)
                     done += 1
-    except (OSError, RuntimeError, KeyError, ValueError):  # what h5py raises on damaged files
-        reason = f"damaged from patch {done} on" if done else "not a readable HDF5 file"
-        yield Item(name, done, None, f"refused: {reason}")
+        except OSError:
+            yield Item(name, done, None, f"refused: damaged from patch {done} on")
