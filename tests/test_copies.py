@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from pcam.data.copies import write_copy
 from pcam.data.format import data_kind, open_split, validate
+from pcam.data.pack import pack
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -19,3 +21,16 @@ def test_a_copy_keeps_the_contract_and_its_kind(tiny: Path, tmp_path: Path, dtyp
     assert validate(tmp_path, "test") == []
     assert open_split(tmp_path, "test").fingerprint() == split.fingerprint()
     assert data_kind(tmp_path) == "synthetic"
+
+
+@pytest.mark.parametrize("damage", ["lost", "folder"])
+def test_a_copy_of_a_sample_is_one_though_its_marker_is_gone(tiny: Path, tmp_path: Path, damage: str) -> None:
+    shutil.copytree(tiny, tmp_path / "sample")
+    (tmp_path / "sample" / "sample.json").unlink()
+    if damage == "folder":
+        (tmp_path / "sample" / "sample.json").mkdir()
+    split = open_split(tmp_path / "sample", "test")
+    assert split.labels is not None and data_kind(split.directory) == "synthetic"
+    write_copy(split.directory, tmp_path / "changed", {"test": split.read(slice(None))}, {"test": split.labels})
+    pack(split.directory, tmp_path / "packed", progress=False)
+    assert data_kind(tmp_path / "changed") == data_kind(tmp_path / "packed") == "synthetic"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcam.data.contiguous import write_array
-from pcam.data.format import SAMPLE_MARKER, split_path
-from pcam.storage import atomic_path
+from pcam.data.format import SAMPLE_MARKER, data_kind, split_path
+from pcam.storage import atomic_path, write_bytes
 
 
 def write_copy(
@@ -33,6 +32,11 @@ def write_copy(
         for part, values in (("x", patches[name]), ("y", labels[name].reshape(-1, 1, 1, 1))):
             with atomic_path(split_path(out, name, part)) as path:
                 write_array(path, part, values)
-    marker = Path(source) / SAMPLE_MARKER
-    if marker.exists():
-        shutil.copyfile(marker, Path(out) / SAMPLE_MARKER)
+    copy_marker(source, out)
+
+
+def copy_marker(source: Path | str, out: Path | str) -> None:
+    """Mark a copy of a synthetic sample as one, also where the sample's own marker is lost or damaged."""
+    if data_kind(source) == "synthetic":
+        marker = Path(source) / SAMPLE_MARKER
+        write_bytes(Path(out) / SAMPLE_MARKER, marker.read_bytes() if marker.is_file() else b"{}\n")

@@ -19,14 +19,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from pcam.data.contiguous import allocate, write_array
-from pcam.data.format import (
-    PATCH_SHAPE,
-    SAMPLE_MARKER,
-    Split,
-    available_splits,
-    open_split,
-    split_path,
-)
+from pcam.data.copies import copy_marker
+from pcam.data.format import PATCH_SHAPE, Split, available_splits, open_split, split_path
 from pcam.data.hdf5 import open_h5
 from pcam.data.manifest import MANIFEST, read_manifest, write_manifest
 from pcam.data.values import misfits, unfit
@@ -220,9 +214,10 @@ def _pack_labels(split: Split, work: Path) -> None:
 def _copy_rest(source: Path, splits: dict[str, Split], work: Path) -> None:
     """Copy the tables, and the marker and the truth of a sample: a packed sample is still a sample."""
     paths = [split_path(source, name, part) for name in splits for part in ("meta", "ids")]
-    for path in (*paths, source / SAMPLE_MARKER, source / "truth.csv"):
+    for path in (*paths, source / "truth.csv"):
         if path.exists():
             write_bytes(work / path.name, path.read_bytes())
+    copy_marker(source, work)
 
 
 def _report(target: Path, splits: dict[str, Split], origin: dict[str, Any], resumed: bool) -> PackReport:

@@ -100,8 +100,6 @@ def save_checkpoint(
         StorageError: it cannot be written; the earlier checkpoints are untouched.
     """
     target = folder / f"step-{step:08d}"
-    if target.exists():  # a run that went on from an earlier one, as this one was damaged
-        _remove(target)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, "run": run, "step": step, **state}, buffer)
     files = {"weights.safetensors": weights_bytes(weights, config), "state.pt": buffer.getvalue()}
@@ -112,6 +110,10 @@ def save_checkpoint(
             write_bytes(temporary / name, content)
         sums = [f"{sha256_file(temporary / name)}  {name}\n" for name in sorted(files)]
         write_text(temporary / _SUMS, "".join(sums))
+        # The same step again: after an earlier one was used, as this was damaged; or after an interruption between
+        # the last step of an epoch and its end. Not before the new one is whole: it may be the only one.
+        if target.exists():
+            _remove(target)
     for old in checkpoint_folders(folder)[:-_KEPT]:
         _remove(old)
     return target
