@@ -1,4 +1,4 @@
-"""PCam journal: read, audit, train, evaluate and publish PatchCamelyon honestly.
+"""PCam journal: read and audit PatchCamelyon, train and evaluate on it, and publish what came out.
 
 Importing the package is cheap: the parts below are loaded when they are first named.
 """

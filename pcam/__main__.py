@@ -1,4 +1,4 @@
-"""`python -m pcam VERB`: the same door as the `pcam` command (torchrun needs a module)."""
+"""`python -m pcam VERB`: the same as the `pcam` command (torchrun needs a module)."""
 
 from pcam.cli import main
 

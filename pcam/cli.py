@@ -1,4 +1,4 @@
-"""The one door: `pcam VERB`. It parses, calls one function, prints; the logic is elsewhere.
+"""The command line, `pcam VERB`. It parses, calls one function, prints; the logic is elsewhere.
 
 Exit codes: 0 success, 1 a check found something, 2 bad input (one line says what, where and the mend),
 130 interrupted. Each verb imports what it needs when it runs, so that `pcam --help` and a mistyped
@@ -41,7 +41,7 @@ def _one_line(text: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every verb; `args.handler` is the function of the verb that was named."""
-    parser = _Parser(prog="pcam", description="Read, audit, train, evaluate and publish PatchCamelyon honestly.")
+    parser = _Parser(prog="pcam", description="Read, audit, train and evaluate on PatchCamelyon, and publish what came out.")
     parser.add_argument("--version", action="version", version=f"pcam {__version__}")
     top = parser.add_subparsers(metavar="VERB", required=True)
 
@@ -81,10 +81,19 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("dst", metavar="DST")
 
     p = verb(
-        top, "audit", verbs.audit, "Find leakage, corruption and poison in the data.", "pcam audit DIR --out audit"
+        top,
+        "audit",
+        verbs.audit,
+        "Find leakage, corruption, poisoning and doubtful labels in data in PCam's format.",
+        "pcam audit DIR --out audit",
     )
     p.add_argument("dir", metavar="DIR")
-    p.add_argument("--out", required=True, metavar="OUT")
+    p.add_argument(
+        "--out",
+        required=True,
+        metavar="OUT",
+        help="folder for findings.csv, overlaps.csv, summary.json and groups.csv (patches that must stay in one split)",
+    )
     p.add_argument(
         "--suspects",
         choices=("auto", "colour", "texture", "none"),
@@ -98,10 +107,11 @@ def build_parser() -> argparse.ArgumentParser:
         "train",
         verbs.train,
         "Train a preset or a config file; the last line printed is the run folder.",
-        "pcam train cnn train.lr=3e-4 seed=1 --data DIR",
+        "pcam train cnn train.lr=3e-4 seed=1 --data DIR; "
+        "with several processes: torchrun --nproc_per_node=N -m pcam train cnn --data DIR",
     )
-    p.add_argument("preset", metavar="PRESET|FILE")
-    p.add_argument("overrides", nargs="*", metavar="key=value")
+    p.add_argument("preset", metavar="PRESET|FILE", help="a name in configs/, or a YAML file")
+    p.add_argument("overrides", nargs="*", metavar="key=value", help="change keys of the config, such as data.block=32")
     p.add_argument("--data", required=True, metavar="DIR")
     p.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are kept (default: runs)")
     p.add_argument("--resume", action="store_true", help="continue an interrupted run")
@@ -134,9 +144,9 @@ def build_parser() -> argparse.ArgumentParser:
     p = verb(top, "tune", verbs.tune, "Search hyper-parameters on valid.", "pcam tune mlp --data DIR --trials 20")
     p.add_argument("preset", metavar="PRESET")
     p.add_argument("--data", required=True, metavar="DIR")
-    p.add_argument("--trials", type=_count, required=True, metavar="N")
-    p.add_argument("--workers", type=_count, default=1, metavar="N")
-    p.add_argument("--runs", default="runs", metavar="DIR")
+    p.add_argument("--trials", type=_count, required=True, metavar="N", help="trials in all, earlier ones included")
+    p.add_argument("--workers", type=_count, default=1, metavar="N", help="processes that share the search (default: 1)")
+    p.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are kept (default: runs)")
     p = verb(
         top,
         "predict",
@@ -186,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--data", metavar="DIR")
     p.add_argument("--journal", metavar="FILE", help="check this journal instead of the project's")
-    p.add_argument("--template", metavar="NAME", help="the questions it must answer")
+    p.add_argument("--template", metavar="NAME", help="what FILE must answer: a chapter's name, or journal for all nine")
 
     bundle = family("bundle", "Make and verify the offline hand-over.")
     p = verb(bundle, "make", verbs.bundle_make, "Pack the hand-over.", "pcam bundle make handover.tar", json_=False)

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ RUN = [
     ".venv/bin/pcam data pack my_copy pcam_data",
     ".venv/bin/pcam data sample sample --train 256 --valid 128 --test 128",
     ".venv/bin/pcam train mlp train.epochs=2 --data sample --runs runs",
+    ".venv/bin/torchrun --nproc_per_node=2 -m pcam train mlp train.epochs=2 seed=1 --data sample",
     ".venv/bin/pcam --help",
     ".venv/bin/pcam doctor",
 ]
@@ -39,12 +41,14 @@ RUN_ELSEWHERE = {
     "make test": ".ci/run",
     "make journal DATA=pcam_data": "tests/test_workflow.py",
     "make sync": "tests/test_notebooks.py",
+    "make tracking": ".github/workflows/ci.yml",
     ".venv/bin/pcam data fetch pcam_data": "tests/test_fetch.py",
     ".venv/bin/pcam audit pcam_data --out audit": "tests/test_audit_labels.py",
     ".venv/bin/pcam journal run q6": "tests/test_journal_notebooks.py",
     ".venv/bin/pcam journal status": "tests/test_publish.py",
     ".venv/bin/pcam check": "tests/test_check.py",
     ".venv/bin/pcam journal publish": "tests/test_publish.py",
+    ".venv/bin/pcam track RUN …": "tests/test_tracking.py",
     ".venv/bin/snakemake -s workflow/Snakefile --profile workflow/profiles/slurm --config data=pcam_data": (
         "tests/cluster/test_slurm.py"
     ),
@@ -59,7 +63,8 @@ def _blocks(language: str) -> list[str]:
 def _commands() -> list[str]:
     """Return the README's commands: the lines of its bash blocks, and what it sets as code in a sentence."""
     prose = re.sub(r"^```.*?^```$", "", README, flags=re.MULTILINE | re.DOTALL)
-    return readme_commands(README) + re.findall(r"`((?:make|\.venv/bin/pcam) [^`]+)`", prose)
+    told = re.findall(r"`((?:make|\.venv/bin/pcam)\s[^`]+)`", prose)
+    return readme_commands(README) + [" ".join(command.split()) for command in told]
 
 
 def test_every_command_is_known() -> None:
@@ -89,21 +94,34 @@ def test_make_knows_the_target(command: str) -> None:
     assert "pcam_data" in done.stdout or "DATA" not in command
 
 
-def test_the_commands_run_as_they_stand(tiny: Path, tmp_path: Path) -> None:
+def test_the_commands_run_as_they_stand(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(tiny, tmp_path / "my_copy")
     shutil.copytree(tiny, tmp_path / "pcam_data")
     for command in RUN:
         if "pack" in command:
             shutil.rmtree(tmp_path / "pcam_data")
-        arguments = shlex.split(command)[1:]
+        program, *arguments = shlex.split(command)
+        module = "torch.distributed.run" if program.endswith("torchrun") else "pcam"
         done = subprocess.run(
-            [sys.executable, "-m", "pcam", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+            [sys.executable, "-m", module, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         # doctor may find something wrong with this machine, which is its work
         assert done.returncode == 0 or (done.returncode == 1 and "doctor" in command), f"{command}\n{done.stderr}"
         assert "Traceback" not in done.stderr
         if "train" in arguments:
-            assert Path(tmp_path, done.stdout.splitlines()[-1]).is_dir()
+            run = Path(tmp_path, done.stdout.splitlines()[-1])
+            assert run.is_dir()
+    monkeypatch.chdir(tmp_path)
+    _gallery_of_the_book(run)
+
+
+def _gallery_of_the_book(run: Path) -> None:
+    """Run the book's example of a gallery on a run and the folder `pcam_data`."""
+    page = (ROOT / "book" / "how_to_read.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)
+    made: dict[str, Any] = {}
+    exec(example.replace("runs/ID", str(run)), made)
+    assert all(patch["map"] and patch["near"] for patch in made["gallery"].content["patches"])
 
 
 def test_sync_makes_a_notebook_of_a_script(tmp_path: Path) -> None:
