@@ -41,7 +41,9 @@ def _one_line(text: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of every verb; `args.handler` is the function of the verb that was named."""
-    parser = _Parser(prog="pcam", description="Read, audit, train and evaluate on PatchCamelyon, and publish what came out.")
+    parser = _Parser(
+        prog="pcam", description="Read, audit, train and evaluate on PatchCamelyon, and publish what came out."
+    )
     parser.add_argument("--version", action="version", version=f"pcam {__version__}")
     top = parser.add_subparsers(metavar="VERB", required=True)
 
@@ -145,7 +147,9 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("preset", metavar="PRESET")
     p.add_argument("--data", required=True, metavar="DIR")
     p.add_argument("--trials", type=_count, required=True, metavar="N", help="trials in all, earlier ones included")
-    p.add_argument("--workers", type=_count, default=1, metavar="N", help="processes that share the search (default: 1)")
+    p.add_argument(
+        "--workers", type=_count, default=1, metavar="N", help="processes that share the search (default: 1)"
+    )
     p.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are kept (default: runs)")
     p = verb(
         top,
@@ -196,7 +200,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--data", metavar="DIR")
     p.add_argument("--journal", metavar="FILE", help="check this journal instead of the project's")
-    p.add_argument("--template", metavar="NAME", help="what FILE must answer: a chapter's name, or journal for all nine")
+    p.add_argument(
+        "--template", metavar="NAME", help="what FILE must answer: a chapter's name, or journal for all nine"
+    )
 
     bundle = family("bundle", "Make and verify the offline hand-over.")
     p = verb(bundle, "make", verbs.bundle_make, "Pack the hand-over.", "pcam bundle make handover.tar", json_=False)
