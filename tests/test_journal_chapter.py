@@ -108,6 +108,12 @@ def test_table_escapes_and_rounds(q4: Chapter, shown: list[Any]) -> None:
     assert "<caption>A &lt;b&gt;table&lt;/b&gt;</caption>" in table
 
 
+def test_a_missing_count_is_undefined(q4: Chapter, shown: list[Any]) -> None:
+    q4.table(pd.DataFrame({"n": pd.array([1024, None], dtype="Int64")}), "Counts")
+    assert "<td>1024</td>" in shown[-1]["text/html"] and "<td>undefined</td>" in shown[-1]["text/html"]
+    assert "NA" not in shown[-1]["text/plain"]
+
+
 def test_a_long_name_in_a_table_may_be_broken(q4: Chapter, shown: list[Any]) -> None:
     q4.table(pd.DataFrame({"test": ["test_same_seed"]}), "Tests")
     assert "test_<wbr>same_<wbr>seed" in shown[-1]["text/html"] and "test_same_seed" in shown[-1]["text/plain"]

@@ -168,6 +168,9 @@ class Chapter:
 
     def table(self, frame: pd.DataFrame, caption: str) -> None:
         """Show a table whose cells come from code; measures are printed with three decimals, text is escaped."""
+        # A nullable integer that is missing would be printed as "<NA>", whatever `na_rep` says.
+        nullable = [name for name in frame if str(frame[name].dtype) == "Int64"]
+        frame = frame.assign(**{name: frame[name].astype(object).fillna(float("nan")) for name in nullable})
         plain = frame.to_string(index=False, float_format="{:.3f}".format, na_rep="undefined")
         rows = frame.to_html(
             index=False, border=0, escape=True, float_format="{:.3f}".format, na_rep="undefined", classes="pcam-table"
