@@ -69,7 +69,11 @@ def build_parser() -> argparse.ArgumentParser:
         p.add_argument(f"--{split}", type=_count, default=n, metavar="N", help=f"{split} patches (default {n})")
     p.add_argument("--seed", type=int, default=0, metavar="S")
     p.add_argument(
-        "--defect", action="append", default=[], metavar="NAME", help="plant a named defect; may be repeated"
+        "--defect",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="plant a defect, such as black, label_flip or course; may be repeated",
     )
     p = verb(data, "fetch", verbs.data_fetch, "Download the public record and verify it.", "pcam data fetch pcam_data")
     p.add_argument("dir", metavar="DIR")
@@ -124,10 +128,10 @@ def build_parser() -> argparse.ArgumentParser:
         "Predict a split and score it, with intervals and baselines.",
         "pcam evaluate runs/ID --data DIR --split test --out scores",
     )
-    p.add_argument("run_dir", metavar="RUN")
-    p.add_argument("--data", required=True, metavar="DIR")
+    p.add_argument("run_dir", metavar="RUN", help="the folder of a completed run")
+    p.add_argument("--data", required=True, metavar="DIR", help="PCam-format files")
     p.add_argument("--split", required=True, choices=("train", "valid", "test"))
-    p.add_argument("--out", required=True, metavar="OUT")
+    p.add_argument("--out", required=True, metavar="OUT", help="folder for predictions.csv and metrics.json")
     p = verb(
         top,
         "slices",
@@ -135,9 +139,9 @@ def build_parser() -> argparse.ArgumentParser:
         "Find the slices where a model is weak, and show its errors.",
         "pcam slices scores/predictions.csv --data DIR --out slices",
     )
-    p.add_argument("predictions", metavar="PREDICTIONS")
-    p.add_argument("--data", required=True, metavar="DIR")
-    p.add_argument("--out", required=True, metavar="OUT")
+    p.add_argument("predictions", metavar="PREDICTIONS", help="as pcam evaluate wrote them")
+    p.add_argument("--data", required=True, metavar="DIR", help="the PCam-format files that were scored")
+    p.add_argument("--out", required=True, metavar="OUT", help="folder for slices.csv and gallery.html")
     p.add_argument(
         "--found-on",
         metavar="PREDICTIONS",
@@ -159,8 +163,8 @@ def build_parser() -> argparse.ArgumentParser:
         "pcam predict runs/ID patch.png folder --out scores.csv",
     )
     p.add_argument("model", metavar="MODEL", help="a run folder, or a model.safetensors")
-    p.add_argument("paths", nargs="+", metavar="PATH")
-    p.add_argument("--out", required=True, metavar="FILE")
+    p.add_argument("paths", nargs="+", metavar="PATH", help="a patch has 96x96 pixels, RGB, 8 bits; others are refused")
+    p.add_argument("--out", required=True, metavar="FILE", help="CSV: path, index, score, label, verdict")
     p = verb(
         top,
         "track",
@@ -171,20 +175,20 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("runs", nargs="+", metavar="RUN")
     p = verb(top, "bench", verbs.bench, "Measure throughput.", "pcam bench model --data DIR --out bench")
     p.add_argument("phase", choices=("loader", "model", "train"))
-    p.add_argument("--data", required=True, metavar="DIR")
-    p.add_argument("--out", required=True, metavar="OUT")
+    p.add_argument("--data", required=True, metavar="DIR", help="PCam-format files")
+    p.add_argument("--out", required=True, metavar="OUT", help="folder for throughput.csv and machine.json")
 
     journal = family("journal", "Run, inspect and publish the chapters.")
     p = verb(journal, "run", verbs.journal_run, "Execute chapters.", "pcam journal run q6 --data DIR", json_=False)
     p.add_argument("questions", nargs="*", metavar="Q", help="q1 … q9; all when none is given")
     p.add_argument("--data", metavar="DIR", help="PCam-format files (default: the synthetic sample)")
     p = verb(journal, "train", verbs.journal_train, "Train planned runs.", "pcam journal train cnn-0", json_=False)
-    p.add_argument("names", nargs="+", metavar="NAME")
-    p.add_argument("--data", metavar="DIR")
+    p.add_argument("names", nargs="+", metavar="NAME", help="of a run in configs/journal.yaml")
+    p.add_argument("--data", metavar="DIR", help="PCam-format files (default: the synthetic sample)")
     p = verb(journal, "build", verbs.journal_build, "Stage and build the book.", "pcam journal build", json_=False)
-    p.add_argument("--data", metavar="DIR")
+    p.add_argument("--data", metavar="DIR", help="PCam-format files (default: the synthetic sample)")
     p = verb(journal, "status", verbs.journal_status, "Say what each chapter stands on.", "pcam journal status")
-    p.add_argument("--data", metavar="DIR")
+    p.add_argument("--data", metavar="DIR", help="PCam-format files (default: the synthetic sample)")
     p = verb(
         journal,
         "publish",
@@ -193,12 +197,12 @@ def build_parser() -> argparse.ArgumentParser:
         "pcam journal publish",
         json_=False,
     )
-    p.add_argument("--data", metavar="DIR")
+    p.add_argument("--data", metavar="DIR", help="PCam-format files (default: the synthetic sample)")
 
     p = verb(
         top, "check", verbs.check, "Is every number bound, every question answered, every run complete?", "pcam check"
     )
-    p.add_argument("--data", metavar="DIR")
+    p.add_argument("--data", metavar="DIR", help="PCam-format files (default: the synthetic sample)")
     p.add_argument("--journal", metavar="FILE", help="check this journal instead of the project's")
     p.add_argument(
         "--template", metavar="NAME", help="what FILE must answer: a chapter's name, or journal for all nine"
@@ -207,7 +211,7 @@ def build_parser() -> argparse.ArgumentParser:
     bundle = family("bundle", "Make and verify the offline hand-over.")
     p = verb(bundle, "make", verbs.bundle_make, "Pack the hand-over.", "pcam bundle make handover.tar", json_=False)
     p.add_argument("tar", metavar="OUT.tar")
-    p.add_argument("--data", metavar="DIR")
+    p.add_argument("--data", metavar="DIR", help="PCam-format files (default: the synthetic sample)")
     p = verb(bundle, "verify", verbs.bundle_verify, "Verify a hand-over.", "pcam bundle verify handover.tar")
     p.add_argument("tar", metavar="OUT.tar")
     return parser
