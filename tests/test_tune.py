@@ -190,6 +190,21 @@ def test_a_killed_worker_costs_no_trial(data: Path, tmp_path: Path) -> None:
     assert [t["state"] for t in json.loads(out)["trials"]] == ["complete"] * 3
 
 
+@pytest.mark.slow
+def test_a_stopped_search_stops_its_workers(data: Path, tmp_path: Path) -> None:
+    preset = preset_file(tmp_path)
+    process = start(preset, data, tmp_path / "runs", "--workers", "2")
+    wait_for_second_trial(process, tmp_path / "runs")
+    children = psutil.Process(process.pid).children()
+    process.terminate()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "the search was stopped; the same command goes on from here" in said and "Traceback" not in said
+    assert len(children) > 2 and psutil.wait_procs(children, timeout=10)[1] == []
+    again = json.loads(start(preset, data, tmp_path / "runs").communicate(timeout=300)[0])
+    assert [t["state"] for t in again["trials"]] == ["complete"] * 3
+
+
 def test_poor_trials_end_early_and_are_judged_by_their_log_alone(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

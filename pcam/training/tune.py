@@ -34,7 +34,7 @@ from pcam.training.outcome import Finalist, TuneReport, ranked
 from pcam.training.pruning import OBJECTIVE, Judge, PruningStop, median_pruner
 from pcam.training.runs import Run, identity
 from pcam.training.space import search_space
-from pcam.training.stop import Interrupted
+from pcam.training.stop import Interrupted, StopRequest
 from pcam.training.study import as_trial, counted_trials, cut_half_line, deciding_trials, locked, open_study
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 0.2
-_GRACE_SECONDS = 30
 Sampler = Literal["tpe", "random"]
 
 
@@ -147,16 +146,18 @@ def _search(job: _Job, workers: int) -> None:
     if workers > 1:
         # spawn: a forked child would inherit torch's threads in an unusable state.
         pool = [get_context("spawn").Process(target=_worker, args=(job, workers)) for _ in range(workers)]
-        for process in pool:
-            process.start()
-        try:
+        stop = StopRequest()
+        with stop.listening():
             for process in pool:
-                process.join()
-        except KeyboardInterrupt:
-            for process in pool:
-                process.join(_GRACE_SECONDS)  # each was told as well, and saves its run
-                process.terminate()
-            raise
+                process.start()
+            while stop.number is None and any(process.is_alive() for process in pool):
+                time.sleep(_WAIT_SECONDS)
+            if stop.number is not None:  # the workers would train on without this process
+                for process in pool:
+                    process.terminate()  # each saves its run
+                for process in pool:
+                    process.join()
+                raise Interrupted("stopped", stop.number)
     # All that one worker does, and whatever killed workers left behind.
     _work(job)
 
