@@ -112,11 +112,36 @@ def test_what_is_no_bundle(tmp_path: Path, files: dict[str, Path]) -> None:
     with pytest.raises(JournalError, match=r"text\.tar: not a whole tar"):
         verify_bundle(tmp_path / "text.tar")
     whole = pack(files, tmp_path / "b.tar")
-    with pytest.raises(JournalError, match=r"no MANIFEST\.json in it: not a bundle of this project"):
+    with pytest.raises(JournalError, match=r"none\.tar: no MANIFEST\.json in it: not a bundle of this project"):
         verify_bundle(rewritten(whole, tmp_path / "none.tar", [], drop=MANIFEST))
     (tmp_path / "cut.tar").write_bytes(whole.read_bytes()[:700])
     with pytest.raises(JournalError, match=r"cut\.tar: not a whole tar"):
         verify_bundle(tmp_path / "cut.tar")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "fault"),
+    [
+        ([], "not a manifest"),
+        ({"format": "2\n"}, r"format 2\\n, not 1; use the pcam that made it"),
+        ({"format": 1, "files": {}}, "it lists no files"),
+        ({"format": 1, "files": ["a"]}, "not a manifest"),
+        ({"format": 1, "files": {"a": 3}}, "not a manifest"),
+        ({"format": 1, "files": {"a": {}}}, "not a manifest"),
+        ({"format": 1, "files": {"a": {"sha256": 1}}}, "not a manifest"),
+    ],
+)
+def test_a_manifest_that_a_stranger_wrote(tmp_path: Path, files: dict[str, Path], manifest: object, fault: str) -> None:
+    content = json.dumps(manifest).encode()
+    whole = pack(files, tmp_path / "b.tar")
+    bad = rewritten(whole, tmp_path / "bad.tar", [(tarfile.TarInfo(MANIFEST), content)], drop=MANIFEST)
+    with pytest.raises(JournalError, match=rf"bad\.tar: MANIFEST\.json: .*{fault}"):
+        verify_bundle(bad)
+
+
+def test_a_members_name_stays_in_its_line(tmp_path: Path, files: dict[str, Path]) -> None:
+    bad = rewritten(pack(files, tmp_path / "b.tar"), tmp_path / "bad.tar", [(tarfile.TarInfo("a\nb\x1b[1m"), b"x")])
+    assert [str(fault) for fault in verify_bundle(bad)] == [r"a\nb\x1b[1m: is not in the manifest"]
 
 
 def test_without_a_finished_journal(tmp_path: Path) -> None:

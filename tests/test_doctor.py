@@ -57,6 +57,13 @@ def test_disk(monkeypatch: pytest.MonkeyPatch, free_gb: int, level: str) -> None
     assert line("disk").level == level
 
 
+def test_a_work_folder_that_is_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PCAM_WORK", str(tmp_path / "file" / "work"))
+    found = line("disk")
+    assert found.level == "FAIL" and found.found == f"{tmp_path / 'file'}: a file, not a folder"
+
+
 def test_data(tmp_path: Path, tiny: Path) -> None:
     assert [found.found for found in diagnose(tiny) if found.subject == "data"] == [
         "train: 48 patches",

@@ -76,6 +76,20 @@ def test_wrong_header_is_refused(tmp_path: Path, text: str) -> None:
         read_predictions(path)
 
 
+def test_a_long_line_is_not_repeated_whole(tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    for text in ("x," * 100_000, f"{HEADER}\ntest,{'9' * 10_000},1,0.5\n"):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"line [12]: .*\.\.\.") as caught:
+            read_predictions(path)
+        assert len(str(caught.value)) < 400
+
+
+def test_a_byte_order_mark_and_line_ends_of_a_spreadsheet(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_bytes(b"\xef\xbb\xbf" + f"{HEADER}\r\ntest,0,1,0.5\r\n".encode())
+    assert read_predictions(tmp_path / "p.csv").score.tolist() == [0.5]
+
+
 def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such predictions file"):
         read_predictions(tmp_path / "none.csv")

@@ -168,6 +168,11 @@ def test_run_needs_labels_and_the_right_data(tiny, files, tmp_path) -> None:
         DataError, match=r"go up to index 24, but .* has 24 patches; use the data that they were made on"
     ):
         run(tmp_path / "longer.csv", tiny, tmp_path / "out")
+    label = open_split(tiny, "test").labels.copy()
+    label[3] = 1 - label[3]
+    write_predictions(tmp_path / "other.csv", Predictions("test", np.arange(24), label, np.linspace(0, 1, 24)))
+    with pytest.raises(DataError, match=r"other\.csv: 1 of 24 labels differ from those of 'test' in .* index 3; use"):
+        run(tmp_path / "other.csv", tiny, tmp_path / "out")
     with pytest.raises(DataError, match="search one split and confirm on another"):
         run(files / "test.csv", tiny, tmp_path / "out", found_on=files / "test.csv")
     assert not (tmp_path / "out").exists()

@@ -9,6 +9,8 @@ whole or not at all.
 from __future__ import annotations
 
 import csv
+import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
@@ -56,7 +58,7 @@ def write_sample(
 
     Raises:
         DataError: an unknown defect, a number out of range, or a folder that holds something else.
-        StorageError: the folder cannot be written; nothing is left then.
+        StorageError: the folder cannot be written, or the disk is too small; nothing is left then.
     """
     folder = Path(directory)
     counts = {"train": train, "valid": valid, "test": test}
@@ -68,6 +70,7 @@ def write_sample(
     recipe = {"synthetic": True, "generator": GENERATOR, "seed": seed, **counts, "defects": list(names)}
     if _is_there(folder, recipe):
         return folder
+    _check_room(folder, sum(counts.values()))
     sampler = Sampler(seed, {"train": COURSE_POSITIVE} if "course" in names else None)
     plan = DefectPlan(sampler, counts, names)
     try:
@@ -111,6 +114,15 @@ def read_truth(directory: Path | str) -> list[Planted]:
             ]
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{path}: no truth file of a sample; make one with 'pcam data sample'") from error
+
+
+def _check_room(folder: Path, patches: int) -> None:
+    """Refuse at once what would fill the disk after hours of painting."""
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    needed, free = patches * math.prod(PATCH_SHAPE), shutil.disk_usage(parent).free
+    if needed > free:
+        problem = f"{patches} patches need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        raise StorageError(f"{folder}: {problem}; ask for fewer patches or choose another disk")
 
 
 def _is_there(folder: Path, recipe: dict[str, Any]) -> bool:

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from pcam import storage
-from pcam.errors import DataError
+from pcam.data import Split
+from pcam.errors import DataError, clip
 
 COLUMNS = ("split", "index", "label", "score")
 
@@ -109,14 +110,15 @@ def read_predictions(path: str | Path) -> Predictions:
     """
     path = Path(path)
     try:
-        with path.open(newline="", encoding="utf-8") as handle:
+        # Spreadsheets put a byte order mark before UTF-8 text; utf-8-sig reads with it and without.
+        with path.open(newline="", encoding="utf-8-sig") as handle:
             rows = list(csv.reader(handle))
     except FileNotFoundError:
         raise DataError(f"{path}: no such predictions file; write one with 'pcam evaluate RUN'") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: not a readable CSV file ({error}); write it again with 'pcam evaluate RUN'") from None
     if not rows or tuple(rows[0]) != COLUMNS:
-        found = ",".join(rows[0]) if rows else "nothing"
+        found = clip(",".join(rows[0])) if rows else "nothing"
         raise DataError(f"{path}, line 1: the header must be {','.join(COLUMNS)}, found {found}")
     if len(rows) == 1:
         raise DataError(f"{path}: holds no rows; write it again with 'pcam evaluate RUN'")
@@ -131,22 +133,45 @@ def read_predictions(path: str | Path) -> Predictions:
     return Predictions(first_split, np.arange(len(scores)), labels, scores)
 
 
+def check_labels(predictions: Predictions, split: Split, where: str | Path) -> None:
+    """Refuse predictions that have no labels, or not those of their patches: they were made on other data.
+
+    Args:
+        predictions: of a split. Those that go beyond its last patch are not compared: `Scored.of` refuses them.
+        split: the split that they are said to be of; without labels, there is nothing to compare.
+        where: the predictions' file, to name in the error.
+
+    Raises:
+        DataError: there are no labels, or one differs.
+    """
+    if predictions.label is None:
+        raise DataError(f"{where}: holds no labels; slices need a split whose y file is present")
+    if split.labels is None or (predictions.index >= len(split)).any():
+        return
+    differ = np.flatnonzero(predictions.label != split.labels[predictions.index])
+    if differ.size:
+        raise DataError(
+            f"{where}: {differ.size} of {len(predictions)} labels differ from those of '{split.name}' in "
+            f"{split.directory}, the first at index {predictions.index[differ[0]]}; use the data that they were made on"
+        )
+
+
 def _fault(row: list[str], position: int, split: str, unlabelled: bool) -> str | None:
     """What is wrong with one row, or None."""
     if len(row) != len(COLUMNS):
         return f"{len(row)} fields where {len(COLUMNS)} are due"
     if row[0] != split or not split:
-        return f"split is '{row[0]}' where the file began with '{split}'; a file holds one split"
+        return f"split is '{clip(row[0])}' where the file began with '{clip(split)}'; a file holds one split"
     if row[1] != str(position):
-        return f"index is '{row[1]}' where {position} is due; rows must be in index order, every index once"
+        return f"index is '{clip(row[1])}' where {position} is due; rows must be in index order, every index once"
     if (row[2] == "") != unlabelled:
         return "labels must be given in every row or in none"
     if row[2] not in ("", "0", "1"):
-        return f"label is '{row[2]}'; it must be 0, 1 or empty"
+        return f"label is '{clip(row[2])}'; it must be 0, 1 or empty"
     try:
         score = float(row[3])
     except ValueError:
-        return f"score is '{row[3]}', not a number"
+        return f"score is '{clip(row[3])}', not a number"
     if not (math.isfinite(score) and 0 <= score <= 1):
-        return f"score is {row[3]}; it must be finite and in [0, 1]"
+        return f"score is {clip(row[3])}; it must be finite and in [0, 1]"
     return None

@@ -28,7 +28,7 @@ from pcam.evaluation.candidates import AND, Slice, candidates, feature_edges
 from pcam.evaluation.features import input_features
 from pcam.evaluation.gaps import METRICS, Gap, Judged, beyond_usual, gap_of, holm
 from pcam.evaluation.predict import decision_threshold
-from pcam.evaluation.predictions import Predictions, read_predictions
+from pcam.evaluation.predictions import Predictions, check_labels, read_predictions
 from pcam.evaluation.suspects import label_suspects
 from pcam.evaluation.thresholds import Threshold, fixed_threshold
 
@@ -295,6 +295,6 @@ def slice_masks(
 
 def _open(path: Path | str, data_dir: Path | str) -> Scored:
     predictions = read_predictions(path)
-    if predictions.label is None:
-        raise DataError(f"{path}: holds no labels; slices need a split whose y file is present")
-    return Scored.of(predictions, open_split(data_dir, predictions.split))
+    split = open_split(data_dir, predictions.split)
+    check_labels(predictions, split, path)
+    return Scored.of(predictions, split)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pcam.config import project_root
-from pcam.errors import JournalError
+from pcam.errors import JournalError, clip
 from pcam.journal.handover import best_run, planned_runs
 from pcam.journal.plan import Plan, open_plan
 from pcam.provenance import git_state
@@ -43,7 +43,7 @@ class BundleFault:
     problem: str
 
     def __str__(self) -> str:
-        return f"{self.member}: {self.problem}"
+        return f"{clip(self.member)}: {self.problem}"  # a stranger chose the name: it may hold line breaks
 
 
 def source_files(root: Path) -> list[Path]:
@@ -143,14 +143,14 @@ def verify_bundle(path: Path | str) -> list[BundleFault]:
     """
     try:
         with tarfile.open(path, "r:") as tar:
-            return _faults(tar)
+            return _faults(tar, path)
     except FileNotFoundError as error:
         raise JournalError(f"{path}: no such bundle; make one with 'pcam bundle make {path}'") from error
     except (tarfile.TarError, OSError) as error:
         raise JournalError(f"{path}: not a whole tar ({error}); make or fetch it again") from error
 
 
-def _faults(tar: tarfile.TarFile) -> list[BundleFault]:
+def _faults(tar: tarfile.TarFile, path: Path | str) -> list[BundleFault]:
     faults: list[BundleFault] = []
     found: dict[str, str] = {}
     manifest: dict[str, dict[str, dict[str, str]]] = {}
@@ -168,9 +168,9 @@ def _faults(tar: tarfile.TarFile) -> list[BundleFault]:
                 blocks.append(block)
         found[member.name] = digest.hexdigest()
         if member.name == MANIFEST:
-            manifest = _manifest(b"".join(blocks))
+            manifest = _manifest(b"".join(blocks), path)
     if MANIFEST not in found:
-        raise JournalError(f"no {MANIFEST} in it: not a bundle of this project")
+        raise JournalError(f"{path}: no {MANIFEST} in it: not a bundle of this project")
     listed = manifest["files"]
     faults += [BundleFault(name, "is in the manifest but not in the bundle") for name in sorted(listed.keys() - found)]
     faults += [
@@ -180,13 +180,16 @@ def _faults(tar: tarfile.TarFile) -> list[BundleFault]:
     return faults + [BundleFault(name, "was changed: its sha256 differs from the manifest") for name in changed]
 
 
-def _manifest(content: bytes) -> dict[str, dict[str, dict[str, str]]]:
+def _manifest(content: bytes, path: Path | str) -> dict[str, dict[str, dict[str, str]]]:
     try:
         manifest = json.loads(content)
-        if manifest["format"] != FORMAT or not isinstance(manifest["files"], dict):
-            raise JournalError(f"{MANIFEST}: format {manifest['format']}, not {FORMAT}; use the pcam that made it")
-    except (ValueError, KeyError, TypeError) as error:
-        raise JournalError(f"{MANIFEST}: not a manifest ({error}); make or fetch the bundle again") from error
+        if manifest["format"] != FORMAT:
+            found = clip(str(manifest["format"]))
+            raise JournalError(f"{path}: {MANIFEST}: format {found}, not {FORMAT}; use the pcam that made it")
+        if not manifest["files"] or not all(isinstance(entry["sha256"], str) for entry in manifest["files"].values()):
+            raise ValueError("it lists no files with their sha256")
+    except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise JournalError(f"{path}: {MANIFEST}: not a manifest ({error}); make or fetch the bundle again") from error
     return dict(manifest)
 
 

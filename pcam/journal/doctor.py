@@ -137,6 +137,8 @@ def _disk() -> Line:
     folder = work_root()
     while not folder.exists():
         folder = folder.parent
+    if not folder.is_dir():
+        return Line("FAIL", "disk", f"{folder}: a file, not a folder", "name another folder in PCAM_WORK")
     free = shutil.disk_usage(folder).free / 1e9
     found = f"{free:.0f} GB free for {work_root()}"
     if free < _NEEDED_GB:
