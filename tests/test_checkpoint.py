@@ -201,6 +201,15 @@ def test_a_checkpoint_of_another_run_gives_way_to_the_one_before(tmp_path: Path)
         load_last(tmp_path, "third")
 
 
+def test_a_checkpoint_that_names_no_run_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 1, {"w": torch.ones(1)}, None, {}, CONFIG, "mine")
+    path = write(tmp_path, 2)
+    torch.save({"format": 1, "step": 2}, tmp_path / "nameless.pt")
+    forge(path, "state.pt", (tmp_path / "nameless.pt").read_bytes())
+    with pytest.warns(UserWarning, match=r"step-00000002 belongs to run None, not to mine.*going on from .*00000001"):
+        assert load_last(tmp_path, "mine")[2]["step"] == 1
+
+
 def test_a_kill_while_an_old_one_is_removed_leaves_no_half_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

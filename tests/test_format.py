@@ -258,3 +258,15 @@ def test_real_patches_keep_the_contract(real_data: Path) -> None:
     for name in SPLITS:
         split = open_split(real_data, name)
         assert split.group_kind == "overlap group" and validate(real_data, name, values=False) == []
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(tiny, folder)
+    expected = open_split(tiny, "test").slides
+    assert expected is not None
+    table = "\n".join(["wsi", *expected.tolist()])
+    split_path(folder, "test", "meta").write_text(table, encoding="utf-8-sig")
+    assert validate(folder, "test") == []
+    found = open_split(folder, "test").slides
+    assert found is not None and found.tolist() == expected.tolist()

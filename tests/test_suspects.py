@@ -41,5 +41,5 @@ def test_swapped_labels_are_among_them() -> None:
 def test_one_class_gives_none_and_no_labels_are_refused() -> None:
     score = np.linspace(0, 1, 9)
     assert not label_suspects(Predictions("test", np.arange(9), np.ones(9, int), score)).any()
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="have no labels"):
         label_suspects(Predictions("test", np.arange(9), None, score))

@@ -20,7 +20,8 @@ def read_column(path: Path, column: str, n: int) -> NDArray[np.str_] | None:
     if not path.exists():
         return None
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        # Spreadsheets begin a file with a byte order mark, which would become a part of the first column's name.
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = csv.DictReader(file)
             if column not in (rows.fieldnames or ()):
                 raise DataError(f"{path}: no column '{column}'")

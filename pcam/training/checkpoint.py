@@ -154,8 +154,8 @@ def load_checkpoint(
     state = _read_state(state_path)
     if state.get("format") != FORMAT:
         raise RunError(f"{path} has checkpoint format {state.get('format')}, this version reads {FORMAT}; update pcam")
-    if run is not None and state["run"] != run:
-        raise RunError(f"{path} belongs to run {state['run']}, not to {run}; remove it")
+    if run is not None and state.get("run") != run:
+        raise RunError(f"{path} belongs to run {state.get('run')}, not to {run}; remove it")
     return weights, best, state
 
 
