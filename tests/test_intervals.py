@@ -8,7 +8,7 @@ from scipy import stats
 
 from pcam.errors import DataError
 from pcam.evaluation import t_interval, wilson
-from pcam.evaluation.intervals import percentile, resample_counts
+from pcam.evaluation.intervals import jackknife, leave_one_out, percentile, resample_counts
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (3, 10), (10, 10), (500, 1000)])
@@ -59,3 +59,47 @@ def test_expanded_percentile_of_a_mean_is_close_to_students(n: int) -> None:
     low, high = percentile(counts @ values / n, n)
     summary = t_interval(values)
     assert high - low == pytest.approx(summary.high - summary.low, rel=0.1)
+
+
+def test_jackknife_of_a_log_mean_is_students_interval_of_its_pseudo_values() -> None:
+    values = np.array([1.0, 2.0, 4.0, 3.0, 2.5, 1.5])
+    n, mean = len(values), values.mean()
+    left_out = (values.sum() - values) / (n - 1)
+    summary = t_interval(n * np.log(mean) - (n - 1) * np.log(left_out))
+    # The kurtosis of these values is below the normal one, so the degrees of freedom are n - 1.
+    expected = (np.exp(summary.low), np.exp(summary.high))
+    assert jackknife(mean, left_out, bounded=False) == pytest.approx(expected, abs=1e-12)
+
+
+def test_jackknife_mirrors_with_its_figure() -> None:
+    left_out = 0.9 + np.random.default_rng(0).normal(0, 0.003, 20)
+    low, high = jackknife(0.9, left_out)
+    assert jackknife(1 - 0.9, 1 - left_out) == pytest.approx((1 - high, 1 - low), abs=1e-12)
+    assert 0.5 < low < 0.9 < high < 1
+
+
+def test_jackknife_is_wider_where_few_units_carry_the_spread() -> None:
+    even, one = np.resize([-0.01, 0.01], 30), np.zeros(30)
+    one[0] = np.sqrt(30) * 0.01  # the same spread about the mean but for its own 1/30
+    widths = [np.subtract(*jackknife(0.5, 0.5 + off - off.mean())[::-1]) for off in (even, one)]
+    assert widths[1] > 1.5 * widths[0]
+
+
+def test_jackknife_holds_the_value_where_the_bias_is_larger_than_the_spread() -> None:
+    low, high = jackknife(0.9, 0.85 + np.array([0.0, 1e-4] * 5))
+    assert low == 0.9 or high == 0.9
+
+
+@pytest.mark.parametrize(
+    ("value", "left_out"),
+    [(1.0, [1.0, 1.0]), (0.9, [0.9, 1.0]), (0.0, [0.0, 0.1]), (0.9, [0.9, np.nan]), (0.9, [0.9, 0.9])],
+)
+def test_jackknife_has_no_place_for_bounds_undefined_and_constant(value: float, left_out: list[float]) -> None:
+    assert jackknife(value, np.array(left_out)) is None
+
+
+def test_a_block_leaves_each_unit_out_once() -> None:
+    whole = np.concatenate(list(leave_one_out(7)))
+    assert np.array_equal(whole, 1 - np.eye(7))
+    blocks = list(leave_one_out(7, width=1 << 16))
+    assert len(blocks) == 4 and np.array_equal(np.concatenate(blocks), whole)

@@ -2,26 +2,28 @@
 
 One function does the work, `score_metrics`: ROC-AUC and PR-AUC of the scores, Brier score and negative
 log-likelihood of the probabilities and, at a threshold, F-beta, accuracy, sensitivity, specificity and precision.
-All of them share the same bootstrap resamples. A constant predictor is called out instead of scored: an all-positive
-classifier has a high F2 wherever positives abound, which says nothing about the patches. `baselines` gives those
-figures, to be shown beside every result.
+A constant predictor is called out instead of scored: an all-positive classifier has a high F2 wherever positives
+abound, which says nothing about the patches. `baselines` gives those figures, to be shown beside every result.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from pcam.errors import DataError
-from pcam.evaluation.intervals import percentile, resample_counts, wilson
+from pcam.evaluation.intervals import MOST_LEFT_OUT, jackknife, leave_one_out, percentile, resample_counts, wilson
 from pcam.evaluation.predictions import Predictions
 from pcam.evaluation.ranking import RankedScores, average_precision, roc_auc
 from pcam.evaluation.thresholds import Threshold
 
 SCORE_METRICS = ("roc_auc", "pr_auc", "brier", "nll")
 DECISION_METRICS = ("f_beta", "accuracy", "sensitivity", "specificity", "precision")
+# Scales of the jackknife. A proportion near 1 rests on so few errors that its interval could span half of it.
+SCALES = {"roc_auc": "logit", "pr_auc": "logit", "brier": "logit", "nll": "log", "f_beta": "logit"}
 _TP, _FP, _TN, _FN = 2, 3, 4, 5  # columns of `_patch_terms`
 PROPORTIONS = {  # of what and among what they are counted
     "accuracy": ((_TP, _TN), (_TP, _FP, _TN, _FN)),
@@ -93,10 +95,10 @@ def score_metrics(
         predictions: predictions of one split.
         threshold: for the metrics of decisions, which are left out without it. One that was chosen on the split of
             the predictions is refused.
-        groups: (N,), the slide or overlap group of each patch; whole groups are then resampled.
+        groups: (N,), the slide or overlap group of each patch; whole groups are then left out or resampled.
         group_kind: what a group is, for the text of `method`.
         beta: weight of sensitivity against precision in F-beta (van Rijsbergen 1979).
-        bootstrap: number of resamples; 0 leaves bootstrap intervals out.
+        bootstrap: number of resamples where the jackknife does not serve; 0 leaves both intervals out.
         seed: seed of the resampling.
         allow_constant: score a constant predictor too. For parts of a split only: within a slice a good predictor
             may well call every patch negative.
@@ -120,10 +122,19 @@ def score_metrics(
     terms = _patch_terms(predictions, called)
     values = _values(ranked.masses(np.ones((1, n))), terms.sum(axis=0, keepdims=True), beta)
     units = n if groups is None else len(np.unique(groups))
-    resampled = _bootstrap(ranked, terms, groups, beta, bootstrap, seed) if bootstrap and units > 1 else {}
-    exact = _wilson_intervals(terms.sum(axis=0)) if groups is None else {}
-    what = "patches" if groups is None else f"{group_kind}s"
-    method = f"expanded percentile bootstrap over {units} {what}, {bootstrap} resamples"
+    exact = _wilson_intervals(terms.sum(axis=0)) if groups is None and called is not None else {}
+    what, intervals = "patches" if groups is None else f"{group_kind}s", dict[str, tuple[tuple[float, float], str]]()
+    wanted = set(names) - set(reasons) - set(exact) if bootstrap and units > 1 else set()
+    if wanted and units <= MOST_LEFT_OUT:
+        left_out = _reweighted(ranked, terms, groups, beta, leave_one_out(units, width=n))
+        for name in wanted & set(SCALES):
+            if found := jackknife(float(values[name][0]), left_out[name], bounded=SCALES[name] == "logit"):
+                intervals[name] = found, f"jackknife over {units} {what}, Student's t on the {SCALES[name]} scale"
+    if wanted := wanted - set(intervals):
+        resampled = _reweighted(ranked, terms, groups, beta, resample_counts(units, bootstrap, seed, width=n))
+        for name in wanted:
+            if found := percentile(resampled[name], units):
+                intervals[name] = found, f"expanded percentile bootstrap over {units} {what}, {bootstrap} resamples"
 
     def metric(name: str) -> Metric:
         prefix = f"beta = {beta:g}; " if name == "f_beta" else ""
@@ -132,11 +143,11 @@ def score_metrics(
         value = float(values[name][0])
         if name in exact:
             return Metric(name, value, *exact[name], n, n_positive, "Wilson score over patches")
-        interval = percentile(resampled[name], units) if resampled else None
-        if interval is None:
+        if name not in intervals:
             why = f"one {group_kind} only" if units == 1 else "too few resamples hold both classes"
-            reason = f"no interval: {why if bootstrap else 'no resamples were asked for'}"
-            return Metric(name, value, None, None, n, n_positive, prefix + "none", reason)
+            why = f"no interval: {why if bootstrap else 'no resamples were asked for'}"
+            return Metric(name, value, None, None, n, n_positive, prefix + "none", why)
+        interval, method = intervals[name]
         if name in PROPORTIONS and groups is not None and interval in ((0.0, 0.0), (1.0, 1.0)):
             # No resample can show what it has never seen. With each group for one trial the interval stays honest.
             trials = len(np.unique(groups[terms[:, list(PROPORTIONS[name][1])].any(axis=1)]))
@@ -144,7 +155,7 @@ def score_metrics(
             return Metric(name, value, *wilson(value * trials, trials), n, n_positive, how)
         return Metric(name, value, *interval, n, n_positive, prefix + method)
 
-    return {name: metric(name) for name in names}
+    return {name: metric(name) for name in values}
 
 
 def is_constant(predictions: Predictions, threshold: Threshold | None = None) -> str | None:
@@ -189,15 +200,10 @@ def baselines(label: np.ndarray, beta: float = 2.0) -> tuple[Baseline, Baseline,
     def constant(name: str, positive: bool) -> Baseline:
         prevalence = n_positive / n
         f_beta = (1 + beta**2) * prevalence / (beta**2 * prevalence + 1) if positive else 0.0
-        return Baseline(
-            name,
-            f_beta if n_positive else None,
-            prevalence if positive else 1 - prevalence,
-            float(positive) if n_positive else None,
-            float(not positive) if n_positive < n else None,
-            n,
-            n_positive,
-        )
+        accuracy = prevalence if positive else 1 - prevalence
+        sensitivity = float(positive) if n_positive else None
+        specificity = float(not positive) if n_positive < n else None
+        return Baseline(name, f_beta if n_positive else None, accuracy, sensitivity, specificity, n, n_positive)
 
     majority = constant("majority", n_positive * 2 > n)
     return constant("all_negative", False), constant("all_positive", True), majority
@@ -245,32 +251,26 @@ def _values(masses: tuple[np.ndarray, np.ndarray], sums: np.ndarray, beta: float
     return values
 
 
-def _bootstrap(
-    ranked: RankedScores, terms: np.ndarray, groups: np.ndarray | None, beta: float, resamples: int, seed: int
+def _reweighted(
+    ranked: RankedScores, terms: np.ndarray, groups: np.ndarray | None, beta: float, blocks: Iterator[np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Every metric of every resample: name → float64 (resamples,)."""
-    n = len(terms)
-    if groups is None:
-        # Patches are exchangeable, so multiplicities may be drawn in sorted order at once.
-        unit_of_rank, unit_terms, n_units = None, terms[ranked.order], n
-    else:
+    """Every metric under the R multiplicities of the units that `blocks` hold in all: name → float64 (R,)."""
+    # Patches are exchangeable, so multiplicities may be taken in sorted order at once.
+    unit_of_rank, unit_terms = None, terms[ranked.order]
+    if groups is not None:
         _, unit = np.unique(groups, return_inverse=True)
-        n_units = int(unit.max()) + 1
         unit_of_rank = unit[ranked.order]
-        unit_terms = np.column_stack([np.bincount(unit, column, n_units) for column in terms.T])
-    blocks = []
-    for counts in resample_counts(n_units, resamples, seed, width=n):
+        unit_terms = np.column_stack([np.bincount(unit, column) for column in terms.T])
+    found = []
+    for counts in blocks:
         weights = counts.astype(np.float64)
-        sums = weights @ unit_terms
         masses = ranked.masses(weights if unit_of_rank is None else weights[:, unit_of_rank])
-        blocks.append(_values(masses, sums, beta))
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+        found.append(_values(masses, weights @ unit_terms, beta))
+    return {name: np.concatenate([block[name] for block in found]) for name in found[0]}
 
 
 def _wilson_intervals(sums: np.ndarray) -> dict[str, tuple[float, float]]:
     """Intervals of the plain proportions over independent patches."""
-    if len(sums) == 2:
-        return {}
     counts = {name: (sums[list(hits)].sum(), sums[list(of)].sum()) for name, (hits, of) in PROPORTIONS.items()}
     return {name: wilson(successes, n) for name, (successes, n) in counts.items() if n}
 
