@@ -169,7 +169,7 @@ class Split:
                 return np.asarray(x[indices])
         wanted = np.asarray(indices, dtype=np.int64)
         out = np.empty((len(wanted), *PATCH_SHAPE), dtype=x.dtype)
-        # A loop in file order: h5py's fancy indexing is up to a hundred times slower.
+        # A loop in file order: h5py's fancy indexing is much slower.
         try:
             for place in np.argsort(wanted, kind="stable"):
                 x.read_direct(out, np.s_[wanted[place]], np.s_[place])

@@ -1,6 +1,6 @@
 """Turn any copy of PCam into the canonical one: contiguous uint8, with a manifest.
 
-Copies go around as float32 (four times the bytes) or in compressed chunks (a hundred times slower to read
+Copies go around as float32 (four times the bytes) or in compressed chunks (many times slower to read
 patch by patch). Packing keeps every value or refuses: patches with NaN, a fraction or a value outside of 0..255
 are counted, and nothing is left. The new folder appears whole or not at all; an interrupted pack is continued.
 """
