@@ -100,12 +100,14 @@ class Reader:
                 raise DataError(f"{error}, or set data.values=round") from error
 
     def put(self, raw: NDArray[Any], out: NDArray[np.uint8], first: int) -> None:
-        """Convert a part of some patches (k, h, w, c) in the stored dtype, the first of which has index `first`."""
+        """Convert a part of some patches (k, h, w, c) in the stored dtype, the first of which has index `first`.
+
+        Whoever calls has switched off numpy's warning of invalid values: once, since for each part it would be felt.
+        """
         if raw.dtype == np.uint8:
             np.copyto(out, raw)
             return
-        with np.errstate(invalid="ignore"):
-            np.copyto(out, raw, casting="unsafe")
+        np.copyto(out, raw, casting="unsafe")
         if np.array_equal(out, raw):
             return
         self.misfits[first : first + len(raw)] |= (out != raw).reshape(len(raw), -1).any(axis=1)
@@ -134,8 +136,9 @@ class _Hdf5:
 
     def read(self, indices: Indices, out: torch.Tensor) -> None:
         target = out.numpy()
-        for row, (index, raw) in enumerate(zip(indices, self._reader.split.read_raw(indices), strict=True)):
-            self._reader.put(raw[None], target[row : row + 1], index)
+        with np.errstate(invalid="ignore"):
+            for row, (index, raw) in enumerate(zip(indices, self._reader.split.read_raw(indices), strict=True)):
+                self._reader.put(raw[None], target[row : row + 1], index)
 
 
 class _Mapped:
@@ -145,7 +148,7 @@ class _Mapped:
         x = reader.split.x
         self._reader = reader
         self._threads = _Threads()
-        self._patches = np.memmap(x.file.filename, x.dtype, "r", x.id.get_offset(), x.shape)
+        self._patches = np.asarray(np.memmap(x.file.filename, x.dtype, "r", x.id.get_offset(), x.shape))
         self.rows: torch.Tensor | None = None
         if x.dtype == np.uint8:
             with warnings.catch_warnings():
@@ -158,10 +161,9 @@ class _Mapped:
             return
         target = out.numpy()
 
-        def convert(rows: Sequence[int]) -> None:
-            for row in rows:
-                index = indices[row]
-                self._reader.put(self._patches[index : index + 1], target[row : row + 1], index)
+        def convert(row: int) -> None:
+            index = indices[row]
+            self._reader.put(self._patches[index : index + 1], target[row : row + 1], index)
 
         self._threads.run(convert, range(len(indices)))
 
@@ -203,11 +205,7 @@ class _Chunks:
         if self._depth == 1:
             target = out.numpy()
 
-            def inflate(rows: Sequence[int]) -> None:
-                for row in rows:
-                    self._inflate(indices[row], target[row : row + 1])
-
-            self._threads.run(inflate, range(len(indices)))
+            self._threads.run(lambda row: self._inflate(indices[row], target[row : row + 1]), range(len(indices)))
             return
         blocks, rows = np.divmod(indices, self._depth)
         wanted, which = np.unique(blocks, return_inverse=True)
@@ -232,12 +230,8 @@ class _Chunks:
             self._kept[block] = self._kept.popitem(last=False)[1] if full else len(self._kept)
         patches = self._cache.numpy().reshape(self._slots, self._depth, *PATCH_SHAPE)
 
-        def inflate(part: Sequence[int]) -> None:
-            for block in part:
-                self._inflate(block, patches[self._kept[block]])
-
         try:
-            self._threads.run(inflate, missing)
+            self._threads.run(lambda block: self._inflate(block, patches[self._kept[block]]), missing)
         except BaseException:
             self._kept.clear()  # some of them hold nothing
             raise
@@ -274,13 +268,22 @@ class _Threads:
         self._n = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(self._n) if self._n > 1 else None
 
-    def run(self, work: Callable[[Sequence[int]], None], items: Sequence[int]) -> None:
-        """Call `work` on parts of `items`; the first error, in their order, is raised when all are done."""
+    def run(self, work: Callable[[int], None], items: Sequence[int]) -> None:
+        """Call `work` on each item, with numpy's warning of invalid values off; the first item's error is raised."""
+        queue = enumerate(items)  # each thread takes the next one, so that none waits long for another at the end
+        reached = [0] * self._n
+
+        def take(thread: int) -> None:
+            with np.errstate(invalid="ignore"):
+                for number, item in queue:
+                    reached[thread] = number
+                    work(item)
+
         if self._pool is None:
-            work(items)
+            take(0)
             return
-        size = max(1, len(items) // (4 * self._n))  # small parts, so that no thread waits long for another
-        jobs = [self._pool.submit(work, items[k : k + size]) for k in range(0, len(items), size)]
+        jobs = [self._pool.submit(take, thread) for thread in range(self._n)]
         wait(jobs)
-        for job in jobs:
-            job.result()
+        failed = [thread for thread, job in enumerate(jobs) if job.exception()]
+        if failed:
+            jobs[min(failed, key=reached.__getitem__)].result()
