@@ -34,6 +34,7 @@ from pcam.storage import atomic_path, sha256_file, write_bytes, write_text, writ
 FORMAT = 1
 _KEPT = 2
 _SUMS = "SHA256SUMS"
+_MEND = "restore it, or remove the run folder and train again"  # a completed run is not trained twice
 _HEADER_BYTES = 1 << 20  # some ten thousand tensors; the largest network here has a hundred
 # What torch's restricted unpickler raises on content that is no checkpoint, besides what it refuses.
 _MALFORMED = (RuntimeError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError, AssertionError)
@@ -54,9 +55,9 @@ def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
         RunError: it is missing, or its bytes are not those that were written.
     """
     if not path.is_file():
-        raise RunError(f"{path} is missing; restore it, or remove the run folder and train again")
+        raise RunError(f"{path} is missing; {_MEND}")
     if sha256_file(path) != sha256:
-        raise RunError(f"{path} is damaged: its SHA-256 is not the recorded one; restore it, or train again")
+        raise RunError(f"{path} is damaged: its SHA-256 is not the recorded one; {_MEND}")
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")
     try:
@@ -65,7 +66,7 @@ def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
         tensors: dict[str, torch.Tensor] = load_tensors(content)
         json.loads(content[8 : 8 + length], object_pairs_hook=_each_key_once)
     except (SafetensorError, ValueError) as error:
-        raise RunError(f"{path} is not a safetensors file ({error}); restore it, or train again") from error
+        raise RunError(f"{path} is not a safetensors file ({error}); {_MEND}") from error
     return tensors
 
 
