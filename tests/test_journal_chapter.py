@@ -98,6 +98,8 @@ def test_unknown_part_is_refused(q4: Chapter) -> None:
 def test_unknown_chapter_suggests_one(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="did you mean 'q4_gradients'"):
         open_chapter("q4_gradient", str(tiny), str(tmp_path))
+    with pytest.raises(JournalError, match=r"^data_dir is 3, not a path; give a folder's name, with -r"):
+        open_chapter("q4_gradients", 3, str(tmp_path))  # type: ignore[arg-type]
 
 
 def test_table_escapes_and_rounds(q4: Chapter, shown: list[Any]) -> None:

@@ -91,7 +91,9 @@ def test_a_default_must_be_a_literal() -> None:
         declared_parameters(notebook(parameters="a = print()"), "q")
 
 
-@pytest.mark.parametrize("content", ["", "not json", "[]"])
+@pytest.mark.parametrize(
+    "content", ["", "not json", "[]", '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": 3}']
+)
 def test_what_is_not_a_notebook(tmp_path: Path, content: str) -> None:
     path = tmp_path / "q.ipynb"
     path.write_text(content)

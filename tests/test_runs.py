@@ -233,7 +233,7 @@ def test_a_changed_model_file_is_refused(completed: Run) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(RunError, match=r"model\.safetensors is damaged: .*; restore it, or remove the run folder and train again"):
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged: .*; restore it, or remove the run folder"):
         load_model(completed)
     path.unlink()
     with pytest.raises(RunError, match=r"model\.safetensors is missing"):

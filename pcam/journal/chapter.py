@@ -240,9 +240,12 @@ def open_chapter(name: str, data_dir: str = "", work_dir: str = "") -> Chapter:
         work_dir: the folder of generated things; empty: the project's own.
 
     Raises:
-        JournalError: no such chapter.
+        JournalError: no such chapter, or a folder that is not a path.
         DataError: no such data.
     """
+    for parameter, value in (("data_dir", data_dir), ("work_dir", work_dir)):
+        if not isinstance(value, str | Path):  # papermill reads `-p data_dir 3` as a number
+            raise JournalError(f"{parameter} is {value!r}, not a path; give a folder's name, with -r for one of digits")
     if name not in QUESTIONS:
         raise JournalError(f"unknown chapter '{name}'{did_you_mean(name, QUESTIONS)}")
     chapter = Chapter(QUESTIONS[name], open_plan(data_dir, work_dir))

@@ -63,9 +63,9 @@ def read_notebook(path: Path | str) -> NotebookNode:
         return nbformat.read(path, as_version=4)
     except FileNotFoundError as error:
         raise JournalError(f"{path}: no such notebook") from error
-    except (OSError, ValueError, AttributeError, nbformat.ValidationError) as error:
-        # nbformat looks for its version in whatever JSON it finds, hence the AttributeError.
-        raise JournalError(f"{path}: not a notebook ({str(error).splitlines()[0]}); restore it") from error
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, nbformat.ValidationError) as error:
+        # nbformat takes whatever JSON it finds for a notebook, hence the AttributeError and the two after it.
+        raise JournalError(f"{path}: not a notebook ({str(error).partition(chr(10))[0]}); restore it") from error
 
 
 def write_notebook(path: Path, notebook: NotebookNode) -> Path:
