@@ -199,10 +199,11 @@ chapter.answer(
 champion = chapter.run("cnn-0").config
 timed = pd.DataFrame(twins.cost_of_determinism(champion, timed_pairs), columns=["deterministic", "free"]) * 1000
 ratio = t_interval((timed["deterministic"] / timed["free"]).tolist())
-chapter.record("step_ms", timed["deterministic"].median(), unit="ms", n=timed_pairs)
+chapter.record("step_ms", timed["deterministic"].median(), unit="ms", n=timed_pairs, local=True)
 chapter.record(
-    "cost_ratio", ratio.mean, n=timed_pairs, low=ratio.low, high=ratio.high, method="Student t over pairs of timings"
-)
+    "cost_ratio", ratio.mean, n=timed_pairs, low=ratio.low, high=ratio.high, local=True,
+    method="Student t over pairs of timings",
+)  # fmt: skip
 chapter.table(timed.describe().loc[["count", "50%", "min", "max"]].reset_index(), caption="Milliseconds a step")
 
 # %% tags=["nbval-ignore-output"]

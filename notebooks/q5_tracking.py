@@ -121,9 +121,9 @@ chapter.record("n_runs", len(completed))
 chapter.record("n_settings", records.settings_count(trained[0]))
 chapter.record("n_logged", records.logged_values(completed))
 chapter.record("n_pairs", len(completed) * (len(completed) - 1) // 2)
-chapter.record("n_lookalikes", records.lookalikes(completed))
+chapter.record("n_lookalikes", records.lookalikes(completed), runs=completed)
 writers = chapter.record("n_writers", 8)
-chapter.record("n_kept", records.rows_kept_in_one_file(chapter.scratch(), writers))
+chapter.record("n_kept", records.rows_kept_in_one_file(chapter.scratch(), writers), local=True)
 chapter.answer(
     "3",
     "Each of the {n_runs} runs here is decided by {n_settings} settings, its data and its code, and together they "

@@ -76,12 +76,12 @@ in_training = pages.rate_of_run(run)
 apart = pages.one(trained, model="cnn", precision=run.config.train.precision, device="cpu")
 chapter.record("in_training", in_training.mean, unit="images/s", n=in_training.n, low=in_training.low,
                high=in_training.high, runs=[run])  # fmt: skip
-chapter.record("apart", apart.images_per_second, unit="images/s", n=repeats)
-chapter.record("p50", apart.p50_ms, unit="ms", n=apart.batch_size)
-chapter.record("p99", apart.p99_ms, unit="ms", n=apart.batch_size)
-chapter.record("load", pages.load_average(folder / "train"), n=1)
-chapter.record("cores", pages.cores())
-chapter.record("precision_gain", pages.precision_gain(trained, "cnn"), n=repeats)
+chapter.record("apart", apart.images_per_second, unit="images/s", n=repeats, local=True)
+chapter.record("p50", apart.p50_ms, unit="ms", n=apart.batch_size, local=True)
+chapter.record("p99", apart.p99_ms, unit="ms", n=apart.batch_size, local=True)
+chapter.record("load", pages.load_average(folder / "train"), n=1, local=True)
+chapter.record("cores", pages.cores(), local=True)
+chapter.record("precision_gain", pages.precision_gain(trained, "cnn"), n=repeats, local=True)
 chapter.answer(
     "1",
     "Apart, the network trains on {apart}; in a run, validation included, on {in_training:ci}. A typical batch takes "
@@ -104,7 +104,7 @@ job, gpu = pages.job(folder / "model"), "cuda" in devices
 chapter.record("job", job or "none: not run under a scheduler")
 for device in devices:
     row = pages.one(scored, model="cnn", precision="float32", device=device, batch_size=1)
-    chapter.record(f"single_{device}", row.images_per_second, unit="images/s", n=repeats)
+    chapter.record(f"single_{device}", row.images_per_second, unit="images/s", n=repeats, local=True)
 without = "" if gpu else " No evidence yet for a GPU: this machine has none."
 chapter.answer(
     "2",
@@ -133,10 +133,10 @@ chapter.table(pages.rates(scored), caption="Forward over batch sizes.")
 # %% tags=["nbval-ignore-output"]
 for model in ("mlp", "cnn"):
     plateau = pages.plateau(scored, model)
-    chapter.record(f"plateau_{model}", plateau.batch_size, n=plateau.n)
-    chapter.record(f"best_{model}", plateau.images_per_second, unit="images/s", n=repeats)
+    chapter.record(f"plateau_{model}", plateau.batch_size, n=plateau.n, local=True)
+    chapter.record(f"best_{model}", plateau.images_per_second, unit="images/s", n=repeats, local=True)
 chapter.record("full", int(scored["images_per_second"].isna().sum()))
-chapter.record("peak", float(scored["peak_memory_bytes"].max()) / 2**20, unit="MiB", n=len(scored))
+chapter.record("peak", float(scored["peak_memory_bytes"].max()) / 2**20, unit="MiB", n=len(scored), local=True)
 chapter.answer(
     "3",
     "In float32 on the CPU the small model reaches its plateau at batch size {plateau_mlp} with {best_mlp}, the large "
@@ -168,13 +168,13 @@ chapter.table(pages.rates(loaded), caption="Delivering patches, from memory and 
 # %% tags=["nbval-ignore-output"]
 slowest = max(stages[devices[-1]], key=lambda stage: stage.milliseconds)
 loading = next(stage for stage in stages[devices[-1]] if stage.name == "loading")
-chapter.record("slowest", slowest.name)
-chapter.record("slowest_share", slowest.share, n=slowest.batches)
-chapter.record("loading_ms", loading.milliseconds, unit="ms", n=loading.batches)
-chapter.record("train_of_limit", apart.fraction_of_limit, n=repeats)
+chapter.record("slowest", slowest.name, local=True)
+chapter.record("slowest_share", slowest.share, n=slowest.batches, local=True)
+chapter.record("loading_ms", loading.milliseconds, unit="ms", n=loading.batches, local=True)
+chapter.record("train_of_limit", apart.fraction_of_limit, n=repeats, local=True)
 best = loaded.loc[loaded["fraction_of_limit"].idxmax()]
-chapter.record("load_of_limit", best.fraction_of_limit, n=repeats)
-chapter.record("load_source", best.model)
+chapter.record("load_of_limit", best.fraction_of_limit, n=repeats, local=True)
+chapter.record("load_source", best.model, local=True)
 chapter.answer(
     "4",
     "The slowest part is {slowest}, a share of {slowest_share} of the step; loading a batch takes {loading_ms}. "

@@ -48,7 +48,7 @@ def test_bind(template: str, text: str) -> None:
     ("details", "kind"),
     [
         ({"value": 0.5, "n": 3, "runs": ("ab", "cd")}, "pcam-value varies"),
-        ({"value": 0.5, "n": 3, "timed": True}, "pcam-value varies"),
+        ({"value": 0.5, "n": 3, "local": True}, "pcam-value varies"),
         ({"value": 384}, "pcam-value"),
         ({"value": True, "runs": ("ab",)}, "pcam-value"),
     ],

@@ -120,7 +120,7 @@ class Chapter:
             name: an identifier, unique in the chapter; prose refers to it as `{name}`.
             value: a number, text or truth value; NaN or None is undefined and needs `reason=`.
             runs: the completed runs that it comes from.
-            details: unit, n, n_positive, low, high, method, split, timed, reason; see `Value`.
+            details: unit, n, n_positive, low, high, method, split, local, reason; see `Value`.
 
         Raises:
             JournalError: the name is taken, n is missing, or a run is not completed.

@@ -40,7 +40,7 @@ class Value(BaseModel):
         low, high: the 95 % interval; `method` says how it was made.
         split: the split it is about.
         runs: ids of the completed runs it comes from.
-        timed: whether a clock said it, so that it is another one each time.
+        local: whether it tells of this machine or moment, such as a time, a load or a number of cores.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -55,7 +55,7 @@ class Value(BaseModel):
     method: str = ""
     split: str | None = None
     runs: tuple[str, ...] = ()
-    timed: bool = False
+    local: bool = False
     reason: str = ""
 
     @model_validator(mode="after")
@@ -72,8 +72,8 @@ class Value(BaseModel):
 
     @property
     def varies(self) -> bool:
-        """Whether another machine may say another number: weights and times differ there, verdicts must not."""
-        return self.timed or (bool(self.runs) and not isinstance(self.value, bool))
+        """Whether another machine may say otherwise: weights and times differ there, verdicts of runs must not."""
+        return self.local or (bool(self.runs) and not isinstance(self.value, bool))
 
     def __format__(self, style: str) -> str:
         if style == "n":
