@@ -173,7 +173,7 @@ _ = chapter.record("workers_agree", parted["workers"].same_weights, runs=list(pa
 _ = chapter.record("threads_agree", parted["threads"].same_weights, runs=list(parted["threads"].runs))
 _ = chapter.record("free_agree", parted["determinism"].same_weights, runs=list(parted["determinism"].runs))
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.figure(
     plots.pair_gaps(parted),
     alt="Bars of the gap in valid loss between the two runs of a pair, one bar for each control that was switched "
@@ -206,7 +206,7 @@ chapter.record(
 )  # fmt: skip
 chapter.table(timed.describe().loc[["count", "50%", "min", "max"]].reset_index(), caption="Milliseconds a step")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 device = run.environment["device"]
 _ = chapter.record("device", device, runs=[run])
 chapter.answer(
@@ -215,7 +215,7 @@ chapter.answer(
     "An interval that holds the ratio of equal speed means that no cost was seen.",
 )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.headline(
     "{n_equal} of {n_twins} twin runs in fresh processes end in the same bits; a deterministic step takes "
     "{cost_ratio} times a free one here."

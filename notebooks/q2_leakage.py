@@ -180,7 +180,7 @@ if not obstacle:
         tables.leakage(seen), caption="The copy as the audit sees it: ROC-AUC with and without what it found."
     )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 if not obstacle:
     chapter.record("from_train", clean.from_train)
     chapter.record("apart", clean.apart, n=len(report.scan), unit="grey levels")
@@ -195,7 +195,7 @@ if not obstacle:
     shared |= {"runs": [run, leaky_run], "method": gain.method}
     chapter.record("gain", gain.value, low=gain.low, high=gain.high, **shared)
 
-# %% tags=["nbval-ignore-output"]
+# %%
 effects = {} if obstacle else {"found": (found["all together"], run), "seen": (seen["all together"], leaky_run)}
 for name, (e, of) in effects.items():
     if not isinstance(e, str):
@@ -210,7 +210,7 @@ there = (
 )
 taken = "Of that network's figure on all of test, {seen_all}, the audit takes away {seen_gain:ci}."
 
-# %% tags=["nbval-ignore-output"]
+# %%
 measured = "What leakage is worth: no evidence, since {obstacle}."
 if obstacle:
     chapter.record("obstacle", obstacle)
@@ -252,7 +252,7 @@ chapter.record("pairs", by_group.pairs)
 for name, number in (("plain", folds.trainings(5)), ("nested", folds.trainings(5, inner=4, trials=20))):
     chapter.record(f"{name}_trainings", number)
 
-# %% tags=["nbval-ignore-output"]
+# %%
 cost = "What a training costs, and what folds would gain: no evidence, since {obstacle}. "
 if not obstacle:
     names = ("cnn-0", "cnn-1", "cnn-2")
@@ -269,7 +269,7 @@ if not obstacle:
 # spread over seeds how much on chance in training. Folds judge all groups in turn, and an interval shrinks with the
 # square root of their number.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 if not obstacle:
     judged = [score_metrics(chapter.predictions(name, "test"), None, **units)["roc_auc"] for name in names]
     spread = t_interval([metric.value for metric in judged]).sd
@@ -278,7 +278,7 @@ if not obstacle:
         len(np.unique(report.groups[where])) for where in (report.scan.split == chapter.splits.index("test"), ...)
     ]
 
-# %% tags=["nbval-ignore-output"]
+# %%
 if not obstacle:
     for name, value in (("units_test", number[0]), ("units_all", number[1])):
         chapter.record(name, value)
@@ -430,7 +430,7 @@ if not obstacle:
         alt="A map of the planted broken pixels, and three of the patches with the broken area outlined.",
     )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 names = ("black", "white", "constant", "nan", "out_of_range", "trigger")
 issues = ", ".join(f"{name.replace('_', ' ')} {{found_{name}}}" for name in names)
 for name in names:

@@ -131,7 +131,7 @@ rows = [
 results = pd.DataFrame(rows, columns=["change", "result", "before", "after", "difference"])
 chapter.table(results, caption="What differs in the results")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 n_valid = len(chapter.split("valid"))
 effect = results[results["result"] == "valid_loss"].set_index("change")["difference"].abs()
 chapter.record("by_schedule", effect["another schedule"], n=n_valid, split="valid", runs=[base, schedule])
@@ -140,7 +140,7 @@ _ = chapter.record(
     "beyond_seed", bool(effect["another schedule"] > effect["another seed"]), runs=[base, schedule, seed]
 )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.answer(
     "3",
     "The first pair differs in {n_schedule_keys} parameter and its valid loss by {by_schedule}; the second differs in "

@@ -53,7 +53,7 @@ chapter.record("n_seeds", len(runs), runs=runs)
 _ = chapter.record("n_steps", min(run.final["steps"] for run in runs), runs=runs)
 print(f"{len(runs)} seeds, {[run.final['steps'] for run in runs]} steps")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 spikes = [gradients.find_spikes(run.steps, window, factor) for run in runs]
 chapter.figure(
     plots.gradient_norms(runs, spikes),
@@ -104,7 +104,7 @@ chapter.record("oddest", str(odd["feature"]), runs=[worst])
 _ = chapter.record("oddest_by", abs(float(odd["standard errors away"])), n=len(indices), runs=[worst])
 _ = chapter.record("chance_bound", batches.chance_bound(len(contrast)), n=len(contrast))
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.answer(
     "1",
     "Over {n_seeds} seeds of {n_steps} steps each the rule finds {n_spikes} spikes; the strongest step has "
@@ -143,7 +143,7 @@ chapter.record("n_schedule_seeds", len(seeds), runs=everything)
 _ = chapter.record("equal_budget", len(budgets) == 1, runs=everything)
 print(f"steps of each run: {sorted(budgets)}")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.figure(
     plots.schedules({**schedules, "constant, a tenth": early}),
     alt="Left, the learning rate at every step under five schedules and at a tenth of the constant rate; right, the "
@@ -159,7 +159,7 @@ rows = [(name, gain.mean, gain.low, gain.high) for name, gain in gains.items()]
 paired = pd.DataFrame(rows, columns=["schedule", "difference", "low", "high"])
 chapter.table(paired, caption="Final valid loss less that of the constant rate, seed by seed, with intervals")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 best, cosine = str(table["schedule"].iloc[0]), gains["cosine"]
 lowest, seen = t_interval(final[best]), {"n": len(seeds), "split": "valid", "method": "Student t over seeds"}
 chapter.record("best", best, runs=everything)
@@ -171,7 +171,7 @@ chapter.record("n_compared", len(gains), runs=everything)
 chapter.record("n_apart", len(apart), runs=everything)
 _ = chapter.record("apart", ", ".join(apart) or "none", runs=everything)
 
-# %% tags=["nbval-ignore-output"]
+# %%
 wobble = table.set_index("schedule")["late wobble"]
 for name in ("constant", "cosine"):
     chapter.record(f"wobble_{name}", wobble[name], n=len(seeds), split="valid", runs=schedules[name])
@@ -179,7 +179,7 @@ early_loss = float(np.mean([run.final["valid_loss"] for run in early]))
 chapter.record("early_loss", early_loss, n=len(seeds), split="valid", runs=early)
 _ = chapter.record("calmer", bool(wobble["cosine"] < wobble["constant"]), runs=two)
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.answer(
     "2",
     "On equal budgets ({n_schedules} schedules, {n_schedule_seeds} seeds each) the lowest mean valid loss is that of "
@@ -190,7 +190,7 @@ chapter.answer(
     "it moves slowly: at a tenth of the rate throughout, the final valid loss is {early_loss}.",
 )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.headline(
     "The rule finds {n_spikes} gradient spikes over {n_seeds} seeds, and the strongest step is traced to its patches; "
     "of {n_compared} schedules {n_apart} differ from a constant rate beyond the seeds, {best} being lowest."

@@ -174,7 +174,7 @@ signs = "above zero" if gain.low > 0 else "below zero" if gain.high < 0 else "on
 chapter.record("verdict", signs)
 print(f"difference of mean ROC-AUC: {gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f}), {signs}")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 one = {"n": len(winner), "n_positive": winner.n_positive, "split": split, "runs": champion[:1]}
 standing = beside.set_index("classifier")
 chapter.record("all_positive", float(standing.loc["all positive", "f_beta"]), n=len(winner), split=split)

@@ -69,7 +69,7 @@ chapter.table(prevalences, "The same scores and decisions at other shares of pos
 choice = report.metric_choice_table(prevalences)
 chapter.table(choice, "What each metric asks, needs, and how far prevalence alone moves it")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 n, n_positive = len(scored[0]), scored[0].n_positive
 moved = choice.set_index("metric")["moved by prevalence"]
 about = {"n": n, "n_positive": n_positive, "split": split, "runs": trained[:1]}
@@ -96,7 +96,7 @@ chapter.answer(
 seeds = report.over_seeds(scored, thresholds, costs.beta)
 chapter.table(seeds, f"Metrics on {split} over seeds; low and high: 95 % t interval of the mean")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 for name, row in seeds.set_index("metric").iterrows():
     details = {"n": int(row["n"]), "split": split, "runs": trained, "unit": ""}
     method = f"Student's t over {int(row['n'])} seeds"
@@ -114,7 +114,7 @@ chapter.answer(
 # Three things go wrong when results are printed, or kept in one shared file: there is more to keep than anybody
 # copies, different configurations print the same figure, and writers overwrite each other.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 others = [chapter.run(f"mlp-{seed}") for seed in range(3)]
 completed = list({run.id: run for run in [*trained, *others]}.values())
 chapter.record("n_runs", len(completed))
@@ -147,7 +147,7 @@ Code(inspect.getsource(runs.identity), language="python")
 print(inspect.getdoc(tracking))
 Code(inspect.getsource(tracking.mirrored), language="python")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.record("n_states", len(runs.STATES))
 chapter.record("run_name", trained[0].id)
 chapter.record("name_holds", runs.run_id(trained[0].config, chapter.data_dir) == trained[0].id, runs=trained[:1])
@@ -271,7 +271,7 @@ chapter.answer(
     "from the scanner by checksum.",
 )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.headline(
     "Each run is a folder named by what determines it; one was made again bit for bit from its record ({identical}), "
     "and ROC-AUC over {mean_roc_auc:n} seeds is {mean_roc_auc}."

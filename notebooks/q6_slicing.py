@@ -106,7 +106,7 @@ chapter.figure(
 # missed. The figure shows those that the network was surest of. The outlined centre, `32 × 32` pixels, alone decides
 # the label: tumour outside of it does not count, which explains some of the false positives.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 found = confusion_matrix(test_p, threshold)
 for name, count, of in (("fp", found.fp, found.fp + found.tn), ("fn", found.fn, found.fn + found.tp)):
     chapter.record(name, count, n=of, split="test", runs=[run])
@@ -133,7 +133,7 @@ shown = {"limit": 96, "features": test_s.features, "slices": slices, "suspects":
 gallery = ErrorGallery(test_p, test, threshold, **shown, **behind)
 gallery
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.answer(
     "1",
     "At the threshold chosen on valid, {fp} of {fp_of} test patches without tumour are called tumour, and {fn} of "
@@ -163,7 +163,7 @@ chapter.table(report.candidate_table(valid_s, test_s), caption="The slices of on
 # comparisons enter one Holm correction. What is found is tried again on test. Of pairs and slides, the figure and the
 # tables show the weak ones.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 table = search.find_slices(valid_s, test_s, threshold=threshold, beta=costs.beta, edges=edges, edges_from="valid")
 chapter.figure(
     report.slice_figure(table),
@@ -265,7 +265,7 @@ chapter.table(
     report.claims_table(seen), caption="What the search claims after the darkest fifth was spoiled on purpose."
 )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.answer(
     "3",
     "The whole of test has ROC-AUC {roc_auc:ci}. Its worst slice by ROC-AUC, the {worst}, has {worst_auc:ci}, the rest "
@@ -277,7 +277,7 @@ chapter.answer(
     "{benefit_all}.",
 )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.headline(
     "ROC-AUC is {roc_auc} on the whole of test and {worst_auc} on the worst of its slices, the {worst}; {confirmed} "
     "weaknesses found on valid are confirmed on test."

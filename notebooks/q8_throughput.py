@@ -6,6 +6,7 @@
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -70,7 +71,7 @@ chapter.table(pages.machine(folder / "train"), caption="What the figures were me
 # %% tags=["nbval-ignore-output"]
 chapter.table(pages.rates(trained), caption="Training apart, at the batch size of the run, in both precisions.")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 run = chapter.run("cnn-0")
 in_training = pages.rate_of_run(run)
 apart = pages.one(trained, model="cnn", precision=run.config.train.precision, device="cpu")
@@ -99,9 +100,9 @@ chapter.answer(
 single = pages.rates(scored[scored["batch_size"] == 1])
 chapter.table(single, caption="Forward at batch size one.")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 job, gpu = pages.job(folder / "model"), "cuda" in devices
-chapter.record("job", job or "none: not run under a scheduler")
+chapter.record("job", job or "none: not run under a scheduler", local=True)
 for device in devices:
     row = pages.one(scored, model="cnn", precision="float32", device=device, batch_size=1)
     chapter.record(f"single_{device}", row.images_per_second, unit="images/s", n=repeats, local=True)
@@ -120,7 +121,7 @@ chapter.answer(
 # Small batches pay the fixed cost of a step again and again; from some size on the rate no longer rises: the plateau.
 # A batch that does not fit into memory would be a row without a rate.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.figure(
     pages.scaling_figure(scored),
     alt="Images per second against batch size on logarithmic axes, for both models and precisions, beside peak memory "
@@ -130,7 +131,7 @@ chapter.figure(
 # %% tags=["nbval-ignore-output"]
 chapter.table(pages.rates(scored), caption="Forward over batch sizes.")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 for model in ("mlp", "cnn"):
     plateau = pages.plateau(scored, model)
     chapter.record(f"plateau_{model}", plateau.batch_size, n=plateau.n, local=True)
@@ -150,7 +151,7 @@ chapter.answer(
 # Each part of a training step is timed apart. The machine's limits are measured as well: a plain copy of as many bytes
 # for loading, a large matrix product with as many operations for the network.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 stages = {device: time_stages(config, chapter.split("train"), torch.device(device), batches=8) for device in devices}
 chapter.figure(
     pages.stage_figure(stages),
@@ -165,7 +166,7 @@ chapter.table(pages.limits(folder / "train"), caption="The machine's own limits,
 # %% tags=["nbval-ignore-output"]
 chapter.table(pages.rates(loaded), caption="Delivering patches, from memory and from the file.")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 slowest = max(stages[devices[-1]], key=lambda stage: stage.milliseconds)
 loading = next(stage for stage in stages[devices[-1]] if stage.name == "loading")
 chapter.record("slowest", slowest.name, local=True)
@@ -182,7 +183,7 @@ chapter.answer(
     "{load_of_limit} of the copy limit." + ("" if gpu else " No evidence yet for transfer: it needs a GPU."),
 )
 
-# %% tags=["nbval-ignore-output"]
+# %%
 chapter.headline(
     "Training handles {apart} on this machine; {slowest} takes {slowest_share} of a step, loading a batch {loading_ms}."
 )
