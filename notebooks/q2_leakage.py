@@ -258,10 +258,10 @@ if not obstacle:
     names = ("cnn-0", "cnn-1", "cnn-2")
     runs = [chapter.run(name) for name in names]
     took = folds.run_seconds(runs)
-    chapter.record("run_seconds", took.mean, unit="s", n=took.n, low=took.low, high=took.high, runs=runs, timed=True)
+    chapter.record("run_seconds", took.mean, unit="s", n=took.n, low=took.low, high=took.high, runs=runs, local=True)
     for name in ("plain", "nested"):
         hours = chapter.value(f"{name}_trainings").value * took.mean / 3600
-        chapter.record(f"{name}_hours", hours, unit="h", n=took.n, runs=runs, timed=True)
+        chapter.record(f"{name}_hours", hours, unit="h", n=took.n, runs=runs, local=True)
     cost = "A run of the network took {run_seconds:ci}: {plain_hours} for all folds, {nested_hours} if nested. "
 
 # %% [markdown]
