@@ -57,21 +57,26 @@ class Member:
         return self.output.read_text()
 
 
+def live(words: list[str], place: dict[str, str], output: Path) -> None:
+    """Be one process of a run."""
+    os.environ.update(place)
+    with output.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)
+    main(words)
+
+
 def start(rank: int, size: int, port: int, config: Path, data: Path, runs: Path, *more: str) -> Member:
     """Start one process with what torchrun would give it."""
-    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {key: str(value) for key, value in names.items()} if size > 1 else {}
     words = ["train", str(config), "--data", str(data), "--runs", str(runs), *more]
     output = config.with_name(f"output-{rank}")
-
-    def live() -> None:
-        os.environ.update({key: str(value) for key, value in place.items()} if size > 1 else {})
-        with output.open("w") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        sys.stdout = sys.stderr = os.fdopen(2, "w", buffering=1)
-        main(words)
-
-    process = multiprocessing.get_context("fork").Process(target=live)
+    # Not forked from this process: a fork lacks the threads that torch may have started here, and waits for them.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pcam.training.launch"])
+    process = context.Process(target=live, args=(words, place, output))
     process.start()
     return Member(process, output)
 

@@ -110,7 +110,7 @@ def test_a_tool_that_is_not_installed(root: Path, tmp_path: Path) -> None:
 
 
 def test_the_jobs_are_read_from_the_workflow(root: Path, tmp_path: Path) -> None:
-    assert "make lint; make unit" in workflow_jobs(root).commands.tolist()
+    assert "make lint; make unit; make tracking" in workflow_jobs(root).commands.tolist()
     assert workflow_jobs(tmp_path).empty
 
 

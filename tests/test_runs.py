@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import re
 import shutil
@@ -11,14 +10,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from pcam.config import build_config, config_leaves
+from pcam.config import build_config, config_leaves, dump_yaml
 from pcam.errors import RunError
 from pcam.storage import claim, read_json, sha256_file, write_json
-from pcam.training import Run, launch, list_runs, load_model, open_run, run_id, train
+from pcam.training import Run, list_runs, load_model, open_run, run_id, train
 from pcam.training.runs import code_version
 
 CONFIG = build_config(
@@ -140,37 +138,55 @@ def test_a_claimed_run_is_refused(tiny: Path, tmp_path: Path) -> None:
     assert train(CONFIG, tiny, tmp_path, progress=False).state == "completed"
 
 
-def test_sixteen_processes_one_winner(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    context = multiprocessing.get_context("fork")
-    together, refused, ends = context.Barrier(16), context.Semaphore(0), context.SimpleQueue()
-    fit = launch.fit
+# Run by a process of its own, which forks before it has threads that a fork would lack and wait for.
+SIXTEEN = """
+import json, multiprocessing, sys
+from pcam.config import load_config
+from pcam.errors import RunError
+from pcam.training import launch
 
-    def patient(*args: Any) -> Any:
-        for _ in range(15):  # the winner trains until all others have tried
-            assert refused.acquire(timeout=60)
-        return fit(*args)
+config, data, runs = sys.argv[1:]
+context = multiprocessing.get_context("fork")
+together, refused, ends = context.Barrier(16), context.Semaphore(0), context.Queue()
+fit = launch.fit
 
-    def compete() -> None:
-        together.wait(60)
-        try:
-            ends.put(train(CONFIG, tiny, tmp_path / "r", progress=False).state)
-        except RunError as error:
-            ends.put(str(error))
-            refused.release()
+def patient(*arguments):
+    for _ in range(15):  # the winner trains until all others have tried
+        assert refused.acquire(timeout=60)
+    return fit(*arguments)
 
-    monkeypatch.setattr(launch, "fit", patient)
-    processes = [context.Process(target=compete) for _ in range(16)]
-    for process in processes:
-        process.start()
-    told = sorted(ends.get() for _ in processes)
-    for process in processes:
-        process.join()
+def compete():
+    together.wait(60)
+    try:
+        ends.put(launch.train(load_config(config), data, runs, progress=False).state)
+    except RunError as error:
+        ends.put(str(error))
+        refused.release()
+
+launch.fit = patient
+processes = [context.Process(target=compete) for _ in range(16)]
+for process in processes:
+    process.start()
+told = [ends.get(timeout=120) for _ in processes]
+for process in processes:
+    process.join()
+print(json.dumps({"told": told, "pids": [p.pid for p in processes], "codes": [p.exitcode for p in processes]}))
+"""
+
+
+def test_sixteen_processes_one_winner(tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(dump_yaml(CONFIG))
+    command = [sys.executable, "-c", SIXTEEN, str(tmp_path / "config.yaml"), str(tiny), str(tmp_path / "r")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    ends = json.loads(done.stdout)
+    told = sorted(ends["told"])
     (run,) = list_runs(tmp_path / "r")
-    assert [process.exitcode for process in processes] == [0] * 16
+    assert ends["codes"] == [0] * 16
     assert told.pop() == "completed"
     winners = {int(re.search(r"process (\d+) on .* is at work on it; wait for it$", line)[1]) for line in told}  # type: ignore[index]
     assert len(told) == 15 and len(winners) == 1
-    assert winners < {process.pid for process in processes}
+    assert winners < set(ends["pids"])
     assert run.state == "completed"
     assert not list(run.path.rglob(".*"))
 

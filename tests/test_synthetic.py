@@ -201,7 +201,9 @@ def test_a_process_that_was_faster_with_the_same_sample(
 
 
 def test_more_than_the_disk_holds_is_refused_at_once(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match=r"big: 999999999 patches need 27648\.0 GB, and .* GB are free; ask for"):
+    with pytest.raises(
+        StorageError, match=r"big: 999999999 patches need 27,648,000\.0 MB, and .* MB are free; ask for"
+    ):
         write_sample(tmp_path / "deep" / "big", train=999_999_999, valid=0, test=0)
     assert not list(tmp_path.iterdir())
 

@@ -121,7 +121,7 @@ def _check_room(folder: Path, patches: int) -> None:
     parent = next(path for path in folder.absolute().parents if path.exists())
     needed, free = patches * math.prod(PATCH_SHAPE), shutil.disk_usage(parent).free
     if needed > free:
-        problem = f"{patches} patches need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        problem = f"{patches} patches need {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free"
         raise StorageError(f"{folder}: {problem}; ask for fewer patches or choose another disk")
 
 

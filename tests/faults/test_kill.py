@@ -24,8 +24,10 @@ def _train_quietly(data: Path, runs: Path) -> None:
 def test_killed_anywhere_ends_in_the_same_bits(tiny: Path, tmp_path: Path) -> None:
     whole = train(CONFIG, tiny, tmp_path / "whole", progress=False)
     run = Run(tmp_path / "killed" / whole.id)
-    # Forked, so that a life is training and checkpoint writing rather than the import of torch.
-    context, chance, reached = multiprocessing.get_context("fork"), random.Random(0), []
+    # Forked from a server that has torch, so that a life is training and checkpoint writing rather than an import; not
+    # from this process, whose threads a fork would lack and wait for.
+    context, chance, reached = multiprocessing.get_context("forkserver"), random.Random(0), []
+    context.set_forkserver_preload(["pcam.training.launch"])
     for _ in range(KILLS):
         began, more = len(run.steps), chance.randint(0, 15)
         process = context.Process(target=_train_quietly, args=(tiny, run.path.parent))
