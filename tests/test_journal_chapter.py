@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ def test_banner_of_real_patches(real_data: Path, tmp_path: Path, shown: list[Any
     open_chapter("q4_gradients", str(real_data), str(tmp_path))
     assert "Real data" in shown[0]["text/plain"] and "Synthetic" not in shown[0]["text/plain"]
     assert str(real_data.parent) not in shown[0]["text/html"]
+
+
+def test_advice_about_storage_is_not_for_a_page(q4: Chapter, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("pcam.data.loader").warning("%s is stored in chunks", q4.data_dir)
+    logging.getLogger("pcam.data.loader").error("and this is an error")
+    assert caplog.messages == ["and this is an error"]
 
 
 def test_a_whole_chapter(q4: Chapter, shown: list[Any]) -> None:
