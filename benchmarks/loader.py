@@ -225,7 +225,9 @@ def ways(splits: dict[str, Split], some: int, compiled: bool) -> list[Way]:
     out = torch.empty((BATCH, *PATCH_SHAPE))
 
     def loader(split: Split, block: int = 1) -> Iterator[Batch]:
-        return endless(Loader(split, BATCH, resident=False, block=block))
+        batches = Loader(split, BATCH, resident=False, block=block)
+        batches.channel_statistics()  # so begins every training: all patches have been read, and their values checked
+        return endless(batches)
 
     def user(split: Split) -> Iterator:
         while True:
@@ -246,7 +248,7 @@ def ways(splits: dict[str, Split], some: int, compiled: bool) -> list[Way]:
         Way("gzip 1", "gzip 1", pull(loader(gz1), few), "inflate 1", 18, None, "inflating, nearly all of it"),
         Way("gzip 32, data.block=32", "gzip 32", pull(loader(gz32, 32), 2 * some), "inflate 32", 130, None, "as above"),
         Way("gzip 32, into memory", "gzip 32", whole_epoch(gz32), "inflate 32", 130, None, "inflated, then gathered"),
-        Way("float32 source", "float32", pull(loader(f32), few), "copy float32", 70, None, "every value is checked"),
+        Way("float32 source", "float32", pull(loader(f32), few), "copy float32", 70, None, "converted; checked before"),
         Way("MLP, one batch", "uint8", training(one_batch(u8), few)),
         Way("MLP, loading", "uint8", training(loader(u8), few), "MLP, one batch", None, 0.85, "loading itself"),
     ]

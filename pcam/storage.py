@@ -217,7 +217,7 @@ def claim(path: Path | str) -> Iterator[None]:
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "start": _start_time(os.getpid())}
     while True:
         # A hard link of a whole file: the claim appears with its content, and only one process gets it.
-        own = write_json(path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}"), owner)
+        own = write_json(path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}"), owner)
         try:
             os.link(own, path)
             break
@@ -231,6 +231,13 @@ def claim(path: Path | str) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def remove_strays(folder: Path) -> None:
+    """Remove what killed processes have left half-written in a folder whose `claim` is held."""
+    for stray in folder.rglob(".*.tmp*"):
+        if not stray.name.startswith(".claim."):  # others may be trying to claim the folder just now
+            shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
 
 
 def _take_over_if_dead(path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,21 @@ def test_banner_of_real_patches(real_data: Path, tmp_path: Path, shown: list[Any
     assert str(real_data.parent) not in shown[0]["text/html"]
 
 
-def test_advice_about_storage_is_not_for_a_page(q4: Chapter, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("pcam.data.loader").warning("%s is stored in chunks", q4.data_dir)
-    logging.getLogger("pcam.data.loader").error("and this is an error")
-    assert caplog.messages == ["and this is an error"]
+LOGGED = """
+import logging, sys
+from pcam.journal.chapter import open_chapter
+
+log = logging.getLogger("pcam.training.launch")
+log.warning("for a terminal")
+open_chapter("q4_gradients", *sys.argv[1:])
+log.warning("not for a page")
+"""
+
+
+def test_what_training_logs_is_not_for_a_page(tiny: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOGGED, str(tiny), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
+    assert done.stderr == "for a terminal\n"
 
 
 def test_a_whole_chapter(q4: Chapter, shown: list[Any]) -> None:

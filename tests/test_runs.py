@@ -11,17 +11,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from pcam.config import build_config, config_leaves, dump_yaml
+from pcam.data import loader
+from pcam.data.format import Split, split_path
 from pcam.errors import RunError
 from pcam.storage import claim, read_json, sha256_file, write_json
 from pcam.training import Run, list_runs, load_model, open_run, run_id, train
 from pcam.training.runs import code_version
 
-CONFIG = build_config(
-    {"model": {"name": "mlp", "hidden": 4}, "train": {"epochs": 1, "batch_size": 16, "threads": 1}},
-)
+TREE = {"model": {"name": "mlp", "hidden": 4}, "train": {"epochs": 1, "batch_size": 16, "threads": 1}}
+CONFIG = build_config(TREE)
 
 
 @pytest.fixture
@@ -129,6 +132,24 @@ def test_a_run_of_other_libraries_is_returned_with_a_warning(
     write_json(completed.path / "environment.json", environment)
     train(CONFIG, tiny, completed.path.parent, progress=False)
     assert "was trained with torch 1.0 and here it is" in caplog.text
+
+
+def test_what_the_stored_values_cost_is_told(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Path(shutil.copytree(tiny, tmp_path / "data"))
+    patches = Split(tiny, "train").read(slice(None)).astype(np.float32)
+    patches[5, 0, 0, 0] = 1e5
+    with h5py.File(split_path(data, "train", "x"), "w") as file:
+        file.create_dataset("x", data=patches, chunks=(8, 96, 96, 3), compression="gzip")
+    monkeypatch.setattr(loader, "_free_memory", lambda device: 0)
+    rounded = build_config(TREE, ["data.values=round"])
+    train(rounded, data, tmp_path / "runs", progress=False)
+    assert f"{data}: train: 1 of 48 patches hold values that are not integers in 0..255; rounded" in caplog.text
+    assert f"{data}: train is stored in chunks of 8 patches: set data.block=8" in caplog.text
+    caplog.clear()
+    train(build_config(TREE, ["data.values=round", "data.block=8"]), data, tmp_path / "runs", progress=False)
+    assert "chunks" not in caplog.text
 
 
 def test_a_claimed_run_is_refused(tiny: Path, tmp_path: Path) -> None:

@@ -138,6 +138,20 @@ def test_claim_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+def test_strays_go_but_not_what_others_write_to_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    half, sync = tmp_path / "deep" / ".model.1-ab.tmp.safetensors", os.fsync
+    half.parent.mkdir()
+    half.touch()
+
+    def swept(handle: int) -> None:
+        storage.remove_strays(tmp_path)  # by the process that holds the claim, just when another writes its own
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", swept)
+    with storage.claim(tmp_path / "claim"):
+        assert not half.exists()
+
+
 def test_claim_of_another_host_is_reported_with_its_mend(tmp_path: Path) -> None:
     path = storage.write_json(tmp_path / "claim", {"pid": 1, "host": "elsewhere", "start": 0})
     message = "process 1 on elsewhere claimed it; if it no longer runs, remove"

@@ -9,7 +9,6 @@ and so is a canonical file on a CPU, which needs no copy in memory beside the on
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -45,8 +44,6 @@ __all__ = [
     "rank_rows",
     "subset_indices",
 ]
-
-_LOG = logging.getLogger(__name__)
 
 _BLOCK = 512  # patches read at a time where a whole split is walked: 14 MB
 _PATCH_BYTES = int(np.prod(PATCH_SHAPE))
@@ -182,12 +179,6 @@ class Loader:
             resident = workers == 0 and fits and not (self.device.type == "cpu" and self._reader.mapped)
         if resident:
             self._resident = self._read_all()
-        elif self._reader.chunk_patches > 1 and block % self._reader.chunk_patches:
-            _LOG.warning(
-                "%s: %s is stored in chunks of %d patches: set data.block=%d, or each is inflated again and again; or "
-                "make it canonical with 'pcam data pack'",
-                *(split.directory, split.name, self._reader.chunk_patches, self._reader.chunk_patches),
-            )
 
     def __len__(self) -> int:
         """Return the number of batches in an epoch."""
@@ -202,6 +193,12 @@ class Loader:
     def rounded(self) -> int:
         """How many of the patches used, of those read so far, hold values that had to be rounded or cut off."""
         return int(self._reader.misfits[self.indices].sum())
+
+    @property
+    def inflated_again(self) -> int:
+        """Patches in each of the file's chunks, where this order inflates a chunk for each of them; 0: it does not."""
+        chunk = self._reader.chunk_patches
+        return chunk if not self.resident and chunk > 1 and self.block % chunk else 0
 
     def epoch(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the epoch's batches from batch number `start` on, in an order that is a pure function of the rest.
@@ -232,11 +229,6 @@ class Loader:
         for block in self._blocks():
             for channel in range(3):
                 counts[channel] += torch.bincount(block[..., channel].flatten(), minlength=256).cpu()
-        if self.rounded:
-            _LOG.warning(
-                "%s: %s: %d of %d patches hold values that are not integers in 0..255; rounded (data.values)",
-                *(self.split.directory, self.split.name, self.rounded, len(self.indices)),
-            )
         values, n = torch.arange(256, dtype=torch.float64), counts.sum(1)
         mean = counts @ values / n
         std = (counts @ values**2 / n - mean**2).clamp(min=0).sqrt()

@@ -15,8 +15,6 @@ import mmap
 import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from numpy.typing import NDArray
 
 from pcam.data.format import PATCH_SHAPE, Split, split_path
 from pcam.data.hdf5 import damaged
+from pcam.data.threads import Threads
 from pcam.errors import DataError
 
 Indices = NDArray[np.int64]
@@ -57,6 +56,7 @@ class Reader:
         self.cache_bytes = cache_bytes
         self.misfits = np.zeros(len(split), dtype=bool)
         self._bytes = split.x.dtype == np.uint8
+        self._exact = np.full(len(split), self._bytes)  # patches found to hold integers in 0..255 alone
         self._pid = -1
         self._source: _Mapped | _Chunks | _Hdf5 | None = None
 
@@ -93,7 +93,10 @@ class Reader:
         if len(indices) == 0:
             return
         self.source.read(indices, out)
-        if not (self.rounding or self._bytes) and self.misfits[indices].any():
+        if self._bytes:
+            return
+        self._exact[indices] = ~self.misfits[indices]
+        if not self.rounding and self.misfits[indices].any():
             try:
                 self.split.read(indices)  # says which, in the words used everywhere
             except DataError as error:
@@ -108,7 +111,7 @@ class Reader:
             np.copyto(out, raw)
             return
         np.copyto(out, raw, casting="unsafe")
-        if np.array_equal(out, raw):
+        if self._exact[first : first + len(raw)].all() or np.array_equal(out, raw):
             return
         self.misfits[first : first + len(raw)] |= (out != raw).reshape(len(raw), -1).any(axis=1)
         if self.rounding:
@@ -147,7 +150,7 @@ class _Mapped:
     def __init__(self, reader: Reader) -> None:
         x = reader.split.x
         self._reader = reader
-        self._threads = _Threads()
+        self._threads = Threads()
         self._patches = np.asarray(np.memmap(x.file.filename, x.dtype, "r", x.id.get_offset(), x.shape))
         self.rows: torch.Tensor | None = None
         if x.dtype == np.uint8:
@@ -174,7 +177,7 @@ class _Chunks:
     def __init__(self, reader: Reader) -> None:
         x = reader.split.x
         self._reader = reader
-        self._threads = _Threads()
+        self._threads = Threads()
         self._dtype, self._shape = x.dtype, x.chunks
         self._chunk_bytes = int(np.prod(x.chunks)) * x.dtype.itemsize
         self._gzip, self._shuffle = x.compression == "gzip", x.shuffle
@@ -182,6 +185,7 @@ class _Chunks:
         blocks = -(-len(x) // self._depth)
         steps = [range(0, side, step) for side, step in zip(PATCH_SHAPE, x.chunks[1:], strict=True)]
         self._corners = list(product(*steps))
+        self._plain = x.dtype == np.uint8 and len(self._corners) == 1 and not self._shuffle
         number = {corner: k for k, corner in enumerate(self._corners)}
         # -1: never written, or stored without its filters; the library knows what to do.
         self._places = np.full((blocks, len(self._corners), 2), -1, dtype=np.int64)
@@ -243,47 +247,31 @@ class _Chunks:
         if not self._whole[block]:
             reader.put(reader.split.read_raw(slice(first, first + n)), target[:n], first)
             return
+        if self._plain:  # numpy's way to the same is felt beside the inflating of one patch
+            ((start, size),) = self._places[block].tolist()
+            target[:n].data.cast("B")[:] = self._stored(start, size, first)[: n * _PATCH_BYTES]
+            return
         for (y, x, c), (start, size) in zip(self._corners, self._places[block].tolist(), strict=True):
-            raw = self._decode(self._bytes[start : start + size], first)
+            raw = self._decode(self._stored(start, size, first))
             part = target[:n, y : y + raw.shape[1], x : x + raw.shape[2], c : c + raw.shape[3]]
             reader.put(raw[:n, : part.shape[1], : part.shape[2], : part.shape[3]], part, first)
 
-    def _decode(self, data: memoryview | bytearray, first: int) -> NDArray[Any]:
-        try:
-            data = deflate.zlib_decompress(data, self._chunk_bytes) if self._gzip else data
-            values = np.frombuffer(data, dtype=np.uint8, count=self._chunk_bytes)
-        except (deflate.DeflateError, ValueError) as error:
+    def _stored(self, start: int, size: int, first: int) -> memoryview:
+        """Return a chunk's bytes, inflated; its first patch is `first`."""
+        data, why = self._bytes[start : start + size], None
+        if self._gzip:
+            try:
+                data = memoryview(deflate.zlib_decompress(data, self._chunk_bytes))
+            except (deflate.DeflateError, ValueError) as error:
+                why = error
+        if why or len(data) != self._chunk_bytes:
             split = self._reader.split
             fault = damaged(split_path(split.directory, split.name, "x"), "x", first)
-            raise DataError(str(fault)) from error
+            raise DataError(str(fault)) from why
+        return data
+
+    def _decode(self, data: memoryview) -> NDArray[Any]:
+        values = np.frombuffer(data, dtype=np.uint8)
         if self._shuffle:  # stored as all first bytes, all second bytes …
             values = np.ascontiguousarray(values.reshape(self._dtype.itemsize, -1).T).reshape(-1)
         return values.view(self._dtype).reshape(self._shape)
-
-
-class _Threads:
-    """As many threads as torch uses, for work that lets others run: inflating, and copying with numpy."""
-
-    def __init__(self) -> None:
-        self._n = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(self._n) if self._n > 1 else None
-
-    def run(self, work: Callable[[int], None], items: Sequence[int]) -> None:
-        """Call `work` on each item, with numpy's warning of invalid values off; the first item's error is raised."""
-        queue = enumerate(items)  # each thread takes the next one, so that none waits long for another at the end
-        reached = [0] * self._n
-
-        def take(thread: int) -> None:
-            with np.errstate(invalid="ignore"):
-                for number, item in queue:
-                    reached[thread] = number
-                    work(item)
-
-        if self._pool is None:
-            take(0)
-            return
-        jobs = [self._pool.submit(take, thread) for thread in range(self._n)]
-        wait(jobs)
-        failed = [thread for thread, job in enumerate(jobs) if job.exception()]
-        if failed:
-            jobs[min(failed, key=reached.__getitem__)].result()

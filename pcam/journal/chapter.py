@@ -249,8 +249,8 @@ def open_chapter(name: str, data_dir: str = "", work_dir: str = "") -> Chapter:
             raise JournalError(f"{parameter} is {value!r}, not a path; give a folder's name, with -r for one of digits")
     if name not in QUESTIONS:
         raise JournalError(f"unknown chapter '{name}'{did_you_mean(name, QUESTIONS)}")
-    # Advice about how files are stored is for the terminal; on a page it would only show the path of one machine.
-    logging.getLogger("pcam.data").setLevel(logging.ERROR)
+    # What training logs is for a terminal; on a page it would show the paths of one machine.
+    logging.getLogger("pcam").addHandler(logging.NullHandler())
     chapter = Chapter(QUESTIONS[name], open_plan(data_dir, work_dir))
     chapter.banner()
     return chapter

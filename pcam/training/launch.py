@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import platform
 import secrets
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from pcam.data.loader import Loader, subset_indices
 from pcam.errors import DataError, PcamError, RunError, StorageError
 from pcam.models import PatchClassifier, build, model_class
 from pcam.provenance import cpu_name, git_state, hardware, lock_hash, slurm_job
-from pcam.storage import ClaimedError, claim, sha256_file, write_bytes, write_json, write_text
+from pcam.storage import ClaimedError, claim, remove_strays, sha256_file, write_bytes, write_json, write_text
 from pcam.training.checkpoint import checkpoint_folders, read_weights, weights_bytes
 from pcam.training.compare import changed_libraries, library_versions
 from pcam.training.distributed import World, joined
@@ -175,6 +174,8 @@ def _train_claimed(
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         train_set, valid_set = _loaders(config, splits, device, world)
         model.set_normalisation(*train_set.channel_statistics())
+        if world.first:
+            _note_storage(train_set)
         seed_generators(seeds.library)
         end = fit(config, run.path, model, train_set, valid_set, seeds, stop, world, progress)
         if world.first:
@@ -183,9 +184,7 @@ def _train_claimed(
 
 def _record_start(run: Run, config: Config, environment: dict[str, Any]) -> None:
     run.write_status("claimed")
-    for stray in run.path.rglob(".*.tmp*"):  # half-written by a process that was killed
-        if not stray.name.startswith(".claim"):  # another process may be trying to claim the run just now
-            shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+    remove_strays(run.path)
     write_text(run.path / "config.yaml", dump_yaml(config))
     resumed = bool(checkpoint_folders(run.path / "checkpoints"))
     write_json(run.path / "environment.json", {**environment, "resumed": resumed})
@@ -210,6 +209,22 @@ def _loaders(config: Config, splits: list[Split], device: torch.device, world: W
     common["rounding"] = config.data.values == "round"
     order: dict[str, Any] = {"block": config.data.block, "balance": config.data.balance}
     return Loader(splits[0], size, indices=used, **order, **common), Loader(splits[1], max(size, 256), **common)
+
+
+def _note_storage(loader: Loader) -> None:
+    """Warn of what the stored values lose and of an order that the file's chunks make slow."""
+    place = f"{loader.split.directory}: {loader.split.name}"
+    if loader.rounded:
+        _LOG.warning(
+            "%s: %d of %d patches hold values that are not integers in 0..255; rounded (data.values)",
+            *(place, loader.rounded, len(loader.indices)),
+        )
+    if loader.inflated_again:
+        _LOG.warning(
+            "%s is stored in chunks of %d patches: set data.block=%d, or each is inflated again and again; or make it "
+            "canonical with 'pcam data pack'",
+            *(place, loader.inflated_again, loader.inflated_again),
+        )
 
 
 def _used(config: Config, split: Split) -> NDArray[np.int64]:

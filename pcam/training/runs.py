@@ -33,7 +33,10 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 # What decides the bits of a trained model. Reports, audits and the journal may change without touching a run.
 _CODE = (
     "config.py",
-    *(f"data/{name}.py" for name in ("format", "hdf5", "values", "buffers", "reader", "order", "loader", "augment")),
+    *(
+        f"data/{name}.py"
+        for name in ("format", "hdf5", "values", "buffers", "threads", "reader", "order", "loader", "augment")
+    ),
     "models/*.py",
     *(f"training/{name}.py" for name in ("seeds", "schedule", "distributed", "loop", "launch")),
 )
