@@ -34,6 +34,7 @@ Indices = NDArray[np.int64]
 
 CACHE_BYTES = 256 << 20  # of inflated chunks: more than two windows of a block-wise order
 _PATCH_BYTES = int(np.prod(PATCH_SHAPE))
+_TOGETHER = 8  # patches converted by one call: fewer calls wait for each other, and the cache still holds them
 _DIRECT: tuple[list[int], ...] = ([], [h5py.h5z.FILTER_DEFLATE], [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE])
 
 
@@ -102,8 +103,8 @@ class Reader:
             except DataError as error:
                 raise DataError(f"{error}, or set data.values=round") from error
 
-    def put(self, raw: NDArray[Any], out: NDArray[np.uint8], first: int) -> None:
-        """Convert a part of some patches (k, h, w, c) in the stored dtype, the first of which has index `first`.
+    def put(self, raw: NDArray[Any], out: NDArray[np.uint8], which: slice | Indices) -> None:
+        """Convert a part of some patches (k, h, w, c) in the stored dtype; `which` are their indices.
 
         Whoever calls has switched off numpy's warning of invalid values: once, since for each part it would be felt.
         """
@@ -111,9 +112,9 @@ class Reader:
             np.copyto(out, raw)
             return
         np.copyto(out, raw, casting="unsafe")
-        if self._exact[first : first + len(raw)].all() or np.array_equal(out, raw):
+        if self._exact[which].all() or np.array_equal(out, raw):
             return
-        self.misfits[first : first + len(raw)] |= (out != raw).reshape(len(raw), -1).any(axis=1)
+        self.misfits[which] |= (out != raw).reshape(len(raw), -1).any(axis=1)
         if self.rounding:
             np.copyto(out, np.nan_to_num(np.rint(raw), nan=0, posinf=255, neginf=0).clip(0, 255), casting="unsafe")
 
@@ -141,7 +142,7 @@ class _Hdf5:
         target = out.numpy()
         with np.errstate(invalid="ignore"):
             for row, (index, raw) in enumerate(zip(indices, self._reader.split.read_raw(indices), strict=True)):
-                self._reader.put(raw[None], target[row : row + 1], index)
+                self._reader.put(raw[None], target[row : row + 1], slice(index, index + 1))
 
 
 class _Mapped:
@@ -164,11 +165,11 @@ class _Mapped:
             return
         target = out.numpy()
 
-        def convert(row: int) -> None:
-            index = indices[row]
-            self._reader.put(self._patches[index : index + 1], target[row : row + 1], index)
+        def convert(first: int) -> None:
+            some = indices[first : first + _TOGETHER]
+            self._reader.put(self._patches[some], target[first : first + _TOGETHER], some)
 
-        self._threads.run(convert, range(len(indices)))
+        self._threads.run(convert, range(0, len(indices), _TOGETHER))
 
 
 class _Chunks:
@@ -207,9 +208,8 @@ class _Chunks:
 
     def read(self, indices: Indices, out: torch.Tensor) -> None:
         if self._depth == 1:
-            target = out.numpy()
-
-            self._threads.run(lambda row: self._inflate(indices[row], target[row : row + 1]), range(len(indices)))
+            target, blocks = out.numpy(), indices.tolist()
+            self._threads.run(lambda row: self._inflate(blocks[row], target[row : row + 1]), range(len(blocks)))
             return
         blocks, rows = np.divmod(indices, self._depth)
         wanted, which = np.unique(blocks, return_inverse=True)
@@ -244,8 +244,9 @@ class _Chunks:
     def _inflate(self, block: int, target: NDArray[np.uint8]) -> None:
         first, reader = block * self._depth, self._reader
         n = min(self._depth, len(reader.misfits) - first)  # the last chunk may reach beyond the last patch
+        here = slice(first, first + n)
         if not self._whole[block]:
-            reader.put(reader.split.read_raw(slice(first, first + n)), target[:n], first)
+            reader.put(reader.split.read_raw(here), target[:n], here)
             return
         if self._plain:  # numpy's way to the same is felt beside the inflating of one patch
             ((start, size),) = self._places[block].tolist()
@@ -254,7 +255,7 @@ class _Chunks:
         for (y, x, c), (start, size) in zip(self._corners, self._places[block].tolist(), strict=True):
             raw = self._decode(self._stored(start, size, first))
             part = target[:n, y : y + raw.shape[1], x : x + raw.shape[2], c : c + raw.shape[3]]
-            reader.put(raw[:n, : part.shape[1], : part.shape[2], : part.shape[3]], part, first)
+            reader.put(raw[:n, : part.shape[1], : part.shape[2], : part.shape[3]], part, here)
 
     def _stored(self, start: int, size: int, first: int) -> memoryview:
         """Return a chunk's bytes, inflated; its first patch is `first`."""
