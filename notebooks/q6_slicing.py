@@ -31,7 +31,8 @@ work_dir: str = ""
 from pcam.evaluation import ErrorGallery, Scored, calibration, curves, error_figure, feature_edges
 from pcam.evaluation import slice_report as report
 from pcam.evaluation import slices as search
-from pcam.evaluation.metrics import baselines, score_metrics
+from pcam.evaluation.constant import baselines
+from pcam.evaluation.metrics import score_metrics
 from pcam.evaluation.predict import decision_threshold
 from pcam.evaluation.suspects import label_suspects
 from pcam.evaluation.thresholds import confusion_matrix, decision_curve, implied_threshold

@@ -1,9 +1,9 @@
 """Intervals: how far a figure could have come out otherwise.
 
 Patches of one slide resemble one another, so resampling patches makes intervals that are far too narrow; where the
-data say which slide (or which overlap group) a patch belongs to, whole groups are left out or resampled. Figures of
-up to MOST_LEFT_OUT groups get the jackknife, of more the bootstrap; proportions over independent patches get Wilson's
-interval, a handful of seeds Student's t.
+data say which slide (or which overlap group) a patch belongs to, whole groups are left out or resampled. Proportions
+get Wilson's interval, over groups with as many trials as the groups are worth; other figures of up to MOST_LEFT_OUT
+groups the jackknife, of more the bootstrap; a handful of seeds Student's t.
 """
 
 from __future__ import annotations
@@ -54,25 +54,56 @@ def t_interval(values: np.ndarray | list[float], level: float = LEVEL) -> SeedSu
     return SeedSummary(mean, sd, mean - half, mean + half, n)
 
 
-def wilson(successes: float, n: float, level: float = LEVEL) -> tuple[float, float]:
+def wilson(successes: float, n: float, level: float = LEVEL, *, freedom: float = math.inf) -> tuple[float, float]:
     """Score interval of a proportion (Wilson 1927, JASA 22:209); it holds at 0 and 1, where the normal one collapses.
 
     Args:
         successes: number of successes, 0 ≤ successes ≤ n.
         n: number of independent trials, n > 0.
         level: confidence level.
+        freedom: degrees of freedom where the spread of the proportion is itself estimated.
 
     Returns:
         (low, high).
     """
-    from scipy.special import ndtri
+    from scipy.special import ndtri, stdtrit
 
-    z = float(ndtri(0.5 + level / 2))
+    upper = 0.5 + level / 2
+    z = float(ndtri(upper) if math.isinf(freedom) else stdtrit(freedom, upper))
     successes, n = float(successes), float(n)
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def grouped_wilson(successes: np.ndarray, trials: np.ndarray, level: float = LEVEL) -> tuple[float, float] | None:
+    """Wilson's interval of a proportion over groups whose trials are alike, with as many trials as they are worth.
+
+    A proportion p whose variance over groups is v says as much as p (1 - p) / v independent trials (Korn and Graubard
+    1998, Survey Methodology 24:193; with Wilson's interval: Franco et al. 2019, J. Surv. Stat. Methodol. 7:334), here
+    never more than there are. v is the jackknife's, with its degrees of freedom as in `jackknife`. Where every trial
+    comes out the same, v says nothing: each group is then one trial.
+
+    Args:
+        successes: (G,), of each group.
+        trials: (G,), of each group; groups without any are left aside.
+        level: confidence level.
+
+    Returns:
+        (low, high), or None where fewer than two groups have trials.
+    """
+    successes, trials = successes[trials > 0], trials[trials > 0]
+    groups, hits, n = len(trials), float(successes.sum()), float(trials.sum())
+    if groups < 2:
+        return None
+    share = hits / n
+    if share in (0.0, 1.0):
+        return wilson(share * groups, groups, level)
+    pseudo = groups * share - (groups - 1) * (hits - successes) / (n - trials)
+    error, freedom = _error_of_mean(pseudo)
+    worth = min(n, share * (1 - share) / error**2) if error else n
+    return wilson(share * worth, worth, level, freedom=freedom)
 
 
 def percentile(resampled: np.ndarray, n_units: int, level: float = LEVEL) -> tuple[float, float] | None:
@@ -129,15 +160,22 @@ def jackknife(
     n = len(left_out)
     scaled = logit(every) if bounded else np.log(every)
     pseudo = n * scaled[-1] - (n - 1) * scaled[:-1]
-    square = (pseudo - pseudo.mean()) ** 2
-    if not square.any():
+    error, freedom = _error_of_mean(pseudo)
+    if not error:
         return None
-    kurtosis = float((square**2).mean() / square.mean() ** 2)
-    freedom = min(n - 1, 2 * n / (kurtosis - (n - 3) / (n - 1)))
-    half = float(stdtrit(freedom, 0.5 + level / 2)) * math.sqrt(square.sum() / (n * (n - 1)))
+    half = float(stdtrit(freedom, 0.5 + level / 2)) * error
     back = expit if bounded else np.exp
     low, high = float(back(pseudo.mean() - half)), float(back(pseudo.mean() + half))
     return min(low, value), max(high, value)
+
+
+def _error_of_mean(values: np.ndarray) -> tuple[float, float]:
+    """Standard error of the mean of (n,) values, n ≥ 2, and its degrees of freedom; see `jackknife`."""
+    n, square = len(values), (values - values.mean()) ** 2
+    if not square.any():
+        return 0.0, n - 1
+    kurtosis = float((square**2).mean() / square.mean() ** 2)
+    return math.sqrt(square.sum() / (n * (n - 1))), min(n - 1, 2 * n / (kurtosis - (n - 3) / (n - 1)))
 
 
 def leave_one_out(n_units: int, width: int | None = None) -> Iterator[np.ndarray]:

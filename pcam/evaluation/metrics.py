@@ -2,8 +2,7 @@
 
 One function does the work, `score_metrics`: ROC-AUC and PR-AUC of the scores, Brier score and negative
 log-likelihood of the probabilities and, at a threshold, F-beta, accuracy, sensitivity, specificity and precision.
-A constant predictor is called out instead of scored: an all-positive classifier has a high F2 wherever positives
-abound, which says nothing about the patches. `baselines` gives those figures, to be shown beside every result.
+A constant predictor is called out instead of scored (`pcam.evaluation.constant`).
 """
 
 from __future__ import annotations
@@ -15,14 +14,23 @@ from typing import Any
 import numpy as np
 
 from pcam.errors import DataError
-from pcam.evaluation.intervals import MOST_LEFT_OUT, jackknife, leave_one_out, percentile, resample_counts, wilson
+from pcam.evaluation.constant import is_constant
+from pcam.evaluation.intervals import (
+    MOST_LEFT_OUT,
+    grouped_wilson,
+    jackknife,
+    leave_one_out,
+    percentile,
+    resample_counts,
+    wilson,
+)
 from pcam.evaluation.predictions import Predictions
 from pcam.evaluation.ranking import RankedScores, average_precision, roc_auc
 from pcam.evaluation.thresholds import Threshold
 
 SCORE_METRICS = ("roc_auc", "pr_auc", "brier", "nll")
 DECISION_METRICS = ("f_beta", "accuracy", "sensitivity", "specificity", "precision")
-# Scales of the jackknife. A proportion near 1 rests on so few errors that its interval could span half of it.
+# Scales of the jackknife. A proportion near 1 rests on so few errors that there its interval could span half of it.
 SCALES = {"roc_auc": "logit", "pr_auc": "logit", "brier": "logit", "nll": "log", "f_beta": "logit"}
 _TP, _FP, _TN, _FN = 2, 3, 4, 5  # columns of `_patch_terms`
 PROPORTIONS = {  # of what and among what they are counted
@@ -61,23 +69,6 @@ class Metric:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Baseline:
-    """A classifier that does not look at the patch, scored on the same labels as the result it stands beside."""
-
-    name: str
-    f_beta: float | None
-    accuracy: float
-    sensitivity: float | None
-    specificity: float | None
-    n: int
-    n_positive: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
-        return asdict(self)
-
-
 def score_metrics(
     predictions: Predictions,
     threshold: Threshold | None = None,
@@ -98,7 +89,8 @@ def score_metrics(
         groups: (N,), the slide or overlap group of each patch; whole groups are then left out or resampled.
         group_kind: what a group is, for the text of `method`.
         beta: weight of sensitivity against precision in F-beta (van Rijsbergen 1979).
-        bootstrap: number of resamples where the jackknife does not serve; 0 leaves both intervals out.
+        bootstrap: number of resamples where the jackknife does not serve; 0 leaves both out, and proportions alone
+            have intervals.
         seed: seed of the resampling.
         allow_constant: score a constant predictor too. For parts of a split only: within a slice a good predictor
             may well call every patch negative.
@@ -122,9 +114,9 @@ def score_metrics(
     terms = _patch_terms(predictions, called)
     values = _values(ranked.masses(np.ones((1, n))), terms.sum(axis=0, keepdims=True), beta)
     units = n if groups is None else len(np.unique(groups))
-    exact = _wilson_intervals(terms.sum(axis=0)) if groups is None and called is not None else {}
-    what, intervals = "patches" if groups is None else f"{group_kind}s", dict[str, tuple[tuple[float, float], str]]()
-    wanted = set(names) - set(reasons) - set(exact) if bootstrap and units > 1 else set()
+    what = "patches" if groups is None else f"{group_kind}s"
+    intervals = {} if called is None else _wilson_intervals(terms, groups, what)
+    wanted = set(names) - set(reasons) - set(PROPORTIONS) if bootstrap and units > 1 else set()
     if wanted and units <= MOST_LEFT_OUT:
         left_out = _reweighted(ranked, terms, groups, beta, leave_one_out(units, width=n))
         for name in wanted & set(SCALES):
@@ -141,72 +133,16 @@ def score_metrics(
         if name in reasons:
             return Metric(name, None, None, None, n, n_positive, prefix + "none", reasons[name])
         value = float(values[name][0])
-        if name in exact:
-            return Metric(name, value, *exact[name], n, n_positive, "Wilson score over patches")
         if name not in intervals:
-            why = f"one {group_kind} only" if units == 1 else "too few resamples hold both classes"
-            why = f"no interval: {why if bootstrap else 'no resamples were asked for'}"
+            few = (
+                f"one {group_kind} only" if units == 1 or name in PROPORTIONS else "too few resamples hold both classes"
+            )
+            why = f"no interval: {few if bootstrap or name in PROPORTIONS else 'no resamples were asked for'}"
             return Metric(name, value, None, None, n, n_positive, prefix + "none", why)
         interval, method = intervals[name]
-        if name in PROPORTIONS and groups is not None and interval in ((0.0, 0.0), (1.0, 1.0)):
-            # No resample can show what it has never seen. With each group for one trial the interval stays honest.
-            trials = len(np.unique(groups[terms[:, list(PROPORTIONS[name][1])].any(axis=1)]))
-            how = f"Wilson score over {trials} {what}, since every resample gives {value:g}"
-            return Metric(name, value, *wilson(value * trials, trials), n, n_positive, how)
         return Metric(name, value, *interval, n, n_positive, prefix + method)
 
     return {name: metric(name) for name in values}
-
-
-def is_constant(predictions: Predictions, threshold: Threshold | None = None) -> str | None:
-    """Tell whether the predictor does not depend on the patch.
-
-    Args:
-        predictions: the predictions of a whole split.
-        threshold: where given, its decisions are looked at too.
-
-    Returns:
-        One line that says what is constant, or None where nothing is.
-    """
-    score = predictions.score
-    # A net whose output has died still wobbles in the last digits of float32; that is no ranking.
-    if len(score) and np.ptp(score) < 1e-6:
-        return f"constant predictor: every score is {score[0]:.3g}"
-    if threshold is not None and len(score):
-        called = threshold.decide(predictions)
-        if called.all() or not called.any():
-            kind = "positive" if called[0] else "negative"
-            return f"constant decisions: every patch is called {kind} at threshold {threshold.value:.3g}"
-    return None
-
-
-def baselines(label: np.ndarray, beta: float = 2.0) -> tuple[Baseline, Baseline, Baseline]:
-    """Score the three classifiers that do not look at the patch: all-negative, all-positive and majority.
-
-    At prevalence p, all-positive has F-beta = (1 + beta²) p / (beta² p + 1). That is 0.833 at p = 1/2 and beta = 2,
-    more than many a trained model reaches, so F-beta is never shown without it.
-
-    Args:
-        label: (N,) of 0 and 1, N > 0.
-        beta: weight of sensitivity against precision.
-
-    Raises:
-        DataError: there are no labels.
-    """
-    n, n_positive = len(label), int(np.sum(label))
-    if n == 0:
-        raise DataError("baselines need at least one labelled patch")
-
-    def constant(name: str, positive: bool) -> Baseline:
-        prevalence = n_positive / n
-        f_beta = (1 + beta**2) * prevalence / (beta**2 * prevalence + 1) if positive else 0.0
-        accuracy = prevalence if positive else 1 - prevalence
-        sensitivity = float(positive) if n_positive else None
-        specificity = float(not positive) if n_positive < n else None
-        return Baseline(name, f_beta if n_positive else None, accuracy, sensitivity, specificity, n, n_positive)
-
-    majority = constant("majority", n_positive * 2 > n)
-    return constant("all_negative", False), constant("all_positive", True), majority
 
 
 def f_beta(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, beta: float) -> np.ndarray:
@@ -269,10 +205,24 @@ def _reweighted(
     return {name: np.concatenate([block[name] for block in found]) for name in found[0]}
 
 
-def _wilson_intervals(sums: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Intervals of the plain proportions over independent patches."""
-    counts = {name: (sums[list(hits)].sum(), sums[list(of)].sum()) for name, (hits, of) in PROPORTIONS.items()}
-    return {name: wilson(successes, n) for name, (successes, n) in counts.items() if n}
+def _wilson_intervals(
+    terms: np.ndarray, groups: np.ndarray | None, what: str
+) -> dict[str, tuple[tuple[float, float], str]]:
+    """Intervals of the proportions that have one, and how they were made."""
+    found = {}
+    for name, columns in PROPORTIONS.items():
+        hits, trials = (terms[:, list(which)].sum(axis=1) for which in columns)
+        if groups is None and trials.any():
+            found[name] = wilson(hits.sum(), trials.sum()), f"Wilson score over {what}"
+        elif groups is not None:
+            _, unit = np.unique(groups, return_inverse=True)
+            hits, trials = np.bincount(unit, hits), np.bincount(unit, trials)
+            counted = int((trials > 0).sum())
+            how = f"Wilson score over {counted} {what}, "
+            how += "each one trial" if hits.sum() in (0, trials.sum()) else "trials by the design effect, Student's t"
+            if interval := grouped_wilson(hits, trials):
+                found[name] = interval, how
+    return found
 
 
 def _undefined(

@@ -19,7 +19,8 @@ from pcam import storage
 from pcam.data.format import Split, available_splits, data_kind, open_split
 from pcam.errors import DataError
 from pcam.evaluation.calibration import expected_calibration_error
-from pcam.evaluation.metrics import baselines, is_constant, score_metrics
+from pcam.evaluation.constant import baselines, is_constant
+from pcam.evaluation.metrics import score_metrics
 from pcam.evaluation.predictions import Predictions, write_predictions
 from pcam.evaluation.thresholds import Threshold, choose_threshold, confusion_matrix, implied_threshold
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from pcam.data.format import available_splits, open_split
 from pcam.errors import DataError
+from pcam.evaluation.constant import baselines
 from pcam.evaluation.intervals import t_interval
-from pcam.evaluation.metrics import DECISION_METRICS, SCORE_METRICS, baselines, score_metrics
+from pcam.evaluation.metrics import DECISION_METRICS, SCORE_METRICS, score_metrics
 from pcam.evaluation.predictions import Predictions
 from pcam.evaluation.thresholds import Threshold
 
