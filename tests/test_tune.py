@@ -15,14 +15,15 @@ import h5py
 import psutil
 import pytest
 
-from pcam.config import config_leaves, load_config
-from pcam.errors import ConfigError, DataError, StorageError
+from pcam import training
+from pcam.config import Config, config_leaves, load_config
+from pcam.errors import ConfigError, DataError, RunError, StorageError
 from pcam.evaluation.search_plots import importance_figure
-from pcam.training import Run, list_runs, pruning, train
+from pcam.training import Run, TrainingFailed, list_runs, pruning, train
 from pcam.training.outcome import Finalist, TuneReport
 from pcam.training.space import SPACES, Dimension, search_space
 from pcam.training.study import counted_trials, deciding_trials, open_study
-from pcam.training.tune import tune
+from pcam.training.tune import study_name, tune
 
 SMALL = ("train.epochs=1", "train.threads=1")
 
@@ -71,6 +72,36 @@ def test_the_untuned_preset_may_win() -> None:
     for untuned in (finalist(None, 0.9, 0.9), finalist(None, 0.8, 0.9)):
         assert TuneReport("mlp", "tpe", "", [], [better, worse], untuned).champion is untuned
     assert untuned.name == "untuned preset" and better.name == "trial 3"
+
+
+def test_what_diverges_over_seeds_is_out_of_the_running(
+    data: Path, report: TuneReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [trial.number for trial, _ in report.scored()]
+    diverging = [report.trials[places[0]].params]
+
+    def unstable(config: Config, *args: object, **options: object) -> Run:
+        leaves = config_leaves(config)
+        if config.seed == 1 and any(params.items() <= leaves.items() for params in diverging):
+            raise TrainingFailed("the loss became nan at step 2")
+        return train(config, *args, **options)
+
+    monkeypatch.setattr(training, "train", unstable)
+    again = search(data, tmp_path)
+    assert again.trials == report.trials
+    assert [(f.trial, f.reason) for f in again.dropped] == [(places[0], "with seed 1 the loss became nan at step 2")]
+    assert {f.trial for f in again.finalists} == set(places[1:3]) and places[0] != again.champion.trial
+    assert f"trial {places[0]} is out of the running: with seed 1 the loss became nan at step 2" in str(again)
+    diverging += [trial.params for trial in report.trials]
+    with pytest.raises(RunError, match="no trial can be trained over 2 seeds; the best one: with seed 1 the loss"):
+        search(data, tmp_path)
+
+
+def test_an_untuned_preset_that_diverges_does_not_win() -> None:
+    tuned, untuned = finalist(3, 0.6, 0.6), Finalist(None, {}, [0.9], ["run"], "with seed 1 the loss became nan")
+    report = TuneReport("mlp", "tpe", "", [], [tuned], untuned)
+    assert report.champion is tuned
+    assert "untuned preset is out of the running: with seed 1 the loss became nan" in str(report)
 
 
 def test_the_table_shows_the_best_so_far(report: TuneReport) -> None:
@@ -191,6 +222,20 @@ def test_a_killed_worker_costs_no_trial(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_killed_search_leaves_no_worker_and_goes_on(data: Path, tmp_path: Path) -> None:
+    preset = preset_file(tmp_path)
+    process = start(preset, data, tmp_path / "runs", "--workers", "2")
+    wait_for_second_trial(process, tmp_path / "runs")
+    children = psutil.Process(process.pid).children()
+    process.kill()
+    process.wait(30)
+    assert len(children) > 2 and psutil.wait_procs(children, timeout=60)[1] == []
+    assert len([run for run in list_runs(tmp_path / "runs") if run.state == "completed"]) < 3
+    again = json.loads(start(preset, data, tmp_path / "runs").communicate(timeout=300)[0])
+    assert [t["state"] for t in again["trials"]] == ["complete"] * 3
+
+
+@pytest.mark.slow
 def test_a_stopped_search_stops_its_workers(data: Path, tmp_path: Path) -> None:
     preset = preset_file(tmp_path)
     process = start(preset, data, tmp_path / "runs", "--workers", "2")
@@ -272,6 +317,19 @@ def test_a_broken_journal_is_one_line(data: Path, tmp_path: Path, report: TuneRe
     assert "\n" not in str(error.value)
 
 
+def test_the_journal_of_another_search_is_refused(data: Path, tmp_path: Path, report: TuneReport) -> None:
+    other = search(data, tmp_path, trials=1, seed=7).storage
+    shutil.copy(other, tmp_path / "studies" / Path(report.storage).name)
+    with pytest.raises(StorageError, match=rf"another search \({Path(other).stem}\); give it its own name again"):
+        search(data, tmp_path)
+
+
+def test_a_journal_that_cannot_be_read_is_one_line(data: Path, tmp_path: Path, report: TuneReport) -> None:
+    (tmp_path / "studies" / Path(report.storage).name).mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"cannot write .*\.log: it is a folder"):
+        search(data, tmp_path)
+
+
 def test_a_journal_cut_by_a_kill_goes_on(data: Path, tmp_path: Path, report: TuneReport) -> None:
     search(data, tmp_path, trials=2)
     (journal,) = (tmp_path / "studies").glob("*.log")
@@ -295,6 +353,19 @@ def test_workers_share_the_trials(data: Path, tmp_path: Path) -> None:
     report = search(data, tmp_path, trials=4, workers=2)
     assert sorted(t.number for t in report.trials) == [0, 1, 2, 3]
     assert all(t.state == "complete" for t in report.trials)
+
+
+@pytest.mark.parametrize("what", ["preset", "seed", "data", "code"])
+def test_another_search_is_another_study(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def name(preset: str = "mlp", train_print: str = "a", seed: int = 0) -> str:
+        return study_name(load_config(preset), {"train": train_print, "valid": "b"}, seed, "tpe")
+
+    first = name()
+    assert first == name()
+    if what == "code":
+        monkeypatch.setattr("pcam.training.tune.code_version", lambda: "other")
+    other = {"preset": {"preset": "cnn"}, "seed": {"seed": 1}, "data": {"train_print": "c"}, "code": {}}[what]
+    assert name(**other) != first
 
 
 def test_random_search_is_another_study(data: Path, report: TuneReport, tmp_path: Path) -> None:

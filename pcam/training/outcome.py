@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,12 +44,14 @@ class Finalist:
         params: config key → value.
         values: ROC-AUC on valid, one per seed.
         runs: ids of the runs, one per seed.
+        reason: why it is out of the running: a seed's loss became NaN. Empty where every seed was trained.
     """
 
     trial: int | None
     params: dict[str, float | int]
     values: list[float]
     runs: list[str]
+    reason: str = ""
 
     @property
     def name(self) -> str:
@@ -57,8 +60,8 @@ class Finalist:
 
     @property
     def mean(self) -> float:
-        """Mean over the seeds."""
-        return float(np.mean(self.values))
+        """Mean over the seeds; minus infinity for one that is out of the running."""
+        return -math.inf if self.reason else float(np.mean(self.values))
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class TuneReport:
         trials: every configuration that was tried, in order.
         finalists: the best few trials over seeds, best mean first.
         untuned: the preset as it was, over the same seeds.
+        dropped: trials that were to be confirmed and are out of the running; the next best took their places.
     """
 
     preset: str
@@ -80,6 +84,7 @@ class TuneReport:
     trials: list[Trial]
     finalists: list[Finalist]
     untuned: Finalist
+    dropped: list[Finalist] = field(default_factory=list)
 
     @property
     def study(self) -> str:
@@ -96,9 +101,12 @@ class TuneReport:
         best = self.champion
         words = "".join(f" {key}={value:.4g}" for key, value in best.params.items())
         pruned = sum(trial.state == "pruned" for trial in self.trials)
+        out = "".join(
+            f"\n{f.name} is out of the running: {f.reason}" for f in [*self.dropped, self.untuned] if f.reason
+        )
         return (
             f"{len(self.scored())} of {len(self.trials)} trials complete, {pruned} ended early; champion, {best.name}: "
-            f"mean valid ROC-AUC {best.mean:.4f} over {len(best.values)} seeds\npcam train {self.preset}{words}"
+            f"mean valid ROC-AUC {best.mean:.4f} over {len(best.values)} seeds{out}\npcam train {self.preset}{words}"
         )
 
     @property

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcam.errors import StorageError
-from pcam.storage import ClaimedError, claim
+from pcam.storage import ClaimedError, claim, writing
 from pcam.training.outcome import Trial
 
 if TYPE_CHECKING:
@@ -22,15 +24,27 @@ _WRITE_SECONDS = 1.0  # a line takes far less
 
 
 def open_study(journal: Path) -> optuna.Study:
-    """Open or create the study of a journal file."""
+    """Open or create the study of a journal file, which has the file's name.
+
+    Raises:
+        StorageError: the file cannot be read, is damaged or holds another study.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-        return optuna.create_study(study_name="pcam", storage=storage, direction="maximize", load_if_exists=True)
+        with writing(journal):
+            storage = JournalStorage(JournalFileBackend(str(journal)))
+            others = {study.study_name for study in storage.get_all_studies()} - {journal.stem}
+            if others:
+                raise StorageError(
+                    f"{journal}: this is the journal of another search ({', '.join(sorted(others))}); give it its own "
+                    "name again, or remove it"
+                )
+            name = journal.stem
+            return optuna.create_study(study_name=name, storage=storage, direction="maximize", load_if_exists=True)
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise StorageError(
             f"{journal}: the study's journal is damaged ({type(error).__name__}: {error}); remove it: the runs are "
@@ -49,7 +63,8 @@ def as_trial(number: int, frozen: optuna.trial.FrozenTrial) -> Trial:
 def cut_half_line(journal: Path) -> None:
     """Remove the half line that a process killed while it wrote has left; what is appended next would spoil both."""
     for _ in range(2):
-        content = journal.read_bytes() if journal.exists() else b""
+        with writing(journal):
+            content = journal.read_bytes() if journal.exists() else b""
         if content.endswith(b"\n") or not content:
             return
         time.sleep(_WRITE_SECONDS)
@@ -68,6 +83,14 @@ def locked(path: Path) -> ExitStack:
             if time.monotonic() > until:
                 raise
             time.sleep(0.05)
+
+
+def stop_with_parent() -> None:
+    """Wait until this process's parent is gone, be it by a kill, then ask this process to stop."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)  # noted by a run, which is saved
 
 
 def counted_trials(trials: Sequence[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:

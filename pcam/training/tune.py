@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -32,10 +33,18 @@ from pcam.errors import ConfigError, DataError, PcamError, RunError
 from pcam.storage import ClaimedError, claim, make_folder
 from pcam.training.outcome import Finalist, TuneReport, ranked
 from pcam.training.pruning import OBJECTIVE, Judge, PruningStop, median_pruner
-from pcam.training.runs import Run, identity
+from pcam.training.runs import Run, code_version, identity
 from pcam.training.space import search_space
 from pcam.training.stop import Interrupted, StopRequest
-from pcam.training.study import as_trial, counted_trials, cut_half_line, deciding_trials, locked, open_study
+from pcam.training.study import (
+    as_trial,
+    counted_trials,
+    cut_half_line,
+    deciding_trials,
+    locked,
+    open_study,
+    stop_with_parent,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -113,15 +122,22 @@ def _report(job: _Job, finalists: int, seeds: int) -> TuneReport:
     in_order = ranked(done)
     if not in_order:
         raise RunError(f"none of the {len(done)} trials was completed; see the run folders in {job.runs_dir} for why")
-    confirmed = [_confirm(job, trial.number, trial.params, seeds) for trial, _ in in_order[:finalists]]
+    confirmed: list[Finalist] = []
+    dropped: list[Finalist] = []
+    for trial, _ in in_order:
+        if len(confirmed) < finalists:
+            finalist = _confirm(job, trial.number, trial.params, seeds)
+            (dropped if finalist.reason else confirmed).append(finalist)
+    if not confirmed:
+        raise RunError(f"no trial can be trained over {seeds} seeds; the best one: {dropped[0].reason}")
     confirmed.sort(key=lambda finalist: -finalist.mean)  # a stable sort: ties go to the better single trial
-    return TuneReport(job.preset, job.sampler, job.journal, done, confirmed, _confirm(job, None, {}, seeds))
+    return TuneReport(job.preset, job.sampler, job.journal, done, confirmed, _confirm(job, None, {}, seeds), dropped)
 
 
 def study_name(config: Config, fingerprints: dict[str, str], seed: int, sampler: str) -> str:
-    """Name a study by what determines it: base config, space, data, seed and sampler."""
+    """Name a study by what determines it: base config, space, data, training code, seed and sampler."""
     space = json.dumps([asdict(d) for d in search_space(config)], sort_keys=True)
-    parts = [config_hash(config), space, *fingerprints.values(), str(seed), sampler, "median"]
+    parts = [config_hash(config), space, *fingerprints.values(), code_version(), str(seed), sampler, "median"]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -165,6 +181,7 @@ def _search(job: _Job, workers: int) -> None:
 def _worker(job: _Job, workers: int) -> None:
     import torch
 
+    threading.Thread(target=stop_with_parent, daemon=True).start()
     # Each worker its share of the cores; all of them at all cores would only wait for one another.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     try:
@@ -245,25 +262,27 @@ def _one_trial(job: _Job, trial: optuna.Trial) -> None:
             raise
     if judge.poor(last):
         study.tell(trial, state=states.PRUNED)
-        _LOG.info("trial %d: ended after epoch %d, below the median", trial.number, len(_curve(study, trial)))
+        epochs = len(study.trials[trial.number].intermediate_values)
+        _LOG.info("trial %d: ended after epoch %d, below the median", trial.number, epochs)
         return
     study.tell(trial, float(run.final[OBJECTIVE]))
     _LOG.info("trial %d: ROC-AUC on valid %.4f", trial.number, run.final[OBJECTIVE])
 
 
-def _curve(study: optuna.Study, trial: optuna.Trial) -> list[float]:
-    return list(study.trials[trial.number].intermediate_values.values())
-
-
 def _confirm(job: _Job, trial: int | None, params: dict[str, float | int], seeds: int) -> Finalist:
-    from pcam.training import train
+    from pcam.training import TrainingFailed, train
 
     chosen = [*job.overrides, *(f"{key}={value!r}" for key, value in params.items())]
-    runs = []
+    runs: list[Run] = []
+    reason = ""
     for seed in range(seeds):
         config = load_config(job.preset, [*chosen, f"seed={seed}"])
-        runs.append(train(config, job.data_dir, job.runs_dir, resume=True, wait=True, progress=False))
-    return Finalist(trial, params, [float(run.final[OBJECTIVE]) for run in runs], [run.id for run in runs])
+        try:
+            runs.append(train(config, job.data_dir, job.runs_dir, resume=True, wait=True, progress=False))
+        except TrainingFailed as error:  # a fact about the configuration, which one lucky seed had hidden
+            reason = f"with seed {seed} {error}"
+            break
+    return Finalist(trial, params, [float(run.final[OBJECTIVE]) for run in runs], [run.id for run in runs], reason)
 
 
 def _sampler(job: _Job, place: int) -> Any:
