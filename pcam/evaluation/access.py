@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pcam.storage import append_lines, make_folder
@@ -30,6 +31,8 @@ def log_access(log: Path | str, study: str, configurations: Sequence[str]) -> in
     runs = sorted(configurations)
     if json.dumps(runs) not in looks:
         make_folder(path.parent)
-        append_lines(path, [json.dumps({"study": study, "runs": runs})])
+        append_lines(
+            path, [json.dumps({"study": study, "runs": runs, "when": datetime.now(UTC).isoformat("T", "seconds")})]
+        )
         looks.add(json.dumps(runs))
     return len(looks)
