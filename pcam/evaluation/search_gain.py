@@ -68,8 +68,7 @@ def search_gain(
         DataError: the predictions are not about the same patches, no interval can be made, or there is one seed only.
     """
     patches = paired_bootstrap(first, second, groups, group_kind=group_kind, bootstrap=bootstrap)
-    areas = [[_area(p) for p in side] for side in (first, second)]
-    return Gain(patches, t_interval(np.subtract(*areas)))
+    return Gain(patches, t_interval([_area(one) - _area(other) for one, other in zip(first, second, strict=True)]))
 
 
 def _area(predictions: Predictions) -> float:
