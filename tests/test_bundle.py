@@ -13,7 +13,8 @@ import pytest
 from pcam.errors import JournalError
 from pcam.journal.bundle import _RUN_FILES, MANIFEST, contents, pack, source_files, unpack, verify_bundle
 from pcam.journal.plan import Plan
-from pcam.storage import write_text
+from pcam.journal.stage import evidence_digests
+from pcam.storage import write_json, write_text
 from pcam.training.runs import MODEL_FILE, Run
 
 
@@ -152,8 +153,16 @@ def test_without_a_finished_journal(tmp_path: Path) -> None:
     for name in (*_RUN_FILES, MODEL_FILE, f"{MODEL_FILE}.sha256"):
         write_text(run.path / name, "x")
     assert f"model/abc/{MODEL_FILE}" in contents(plan, run, None)
-    with pytest.raises(JournalError, match="no finished book; run 'make journal' first"):
-        contents(plan, run, tmp_path / "html")
+    book, evidence = tmp_path / "html", plan.work / "executed" / "q4_gradients.json"
+    write_json(evidence, {})
+    write_json(book / "edition-other.json", {"evidence": evidence_digests(plan.work)})
+    with pytest.raises(JournalError, match="html: no finished book of this journal; run 'make journal' first"):
+        contents(plan, run, book)
+    write_json(book / "edition-work.json", {"evidence": evidence_digests(plan.work)})
+    assert contents(plan, run, book)["evidence/q4_gradients.json"] == evidence
+    write_json(evidence, {"chapter": "q4_gradients"})
+    with pytest.raises(JournalError, match="html: a chapter was run after the book was built; run 'make journal'"):
+        contents(plan, run, book)
 
 
 def test_source_is_what_git_tracks_and_without_git_what_is_not_generated(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ VALUES = {
         ("took {seconds:ci}", "took 12.500 s (n = 3)"),
         ("{patches} patches", "262,144 patches"),
         ("identical: {same}", "identical: yes"),
+        ("they {same:agree|differ}", "they agree"),
         ("gap {gap}", "gap undefined (one class only)"),
         ("run {name}", "run &lt;script&gt;alert(1)&lt;/script&gt;"),
         ("p = {small}", "p = 1.20e-04"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import matplotlib
@@ -119,6 +121,38 @@ def test_unknown_chapter_suggests_one(tiny: Path, tmp_path: Path) -> None:
         open_chapter("q4_gradient", str(tiny), str(tmp_path))
     with pytest.raises(JournalError, match=r"^data_dir is 3, not a path; give a folder's name, with -r"):
         open_chapter("q4_gradients", 3, str(tmp_path))  # type: ignore[arg-type]
+
+
+def typed_in(monkeypatch: pytest.MonkeyPatch, *cells: str) -> None:
+    """Let the kernel have run these cells."""
+    monkeypatch.setattr(chapter, "get_ipython", lambda: SimpleNamespace(user_ns={"In": ["", *cells]}))
+
+
+def test_a_mistyped_parameter_is_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    declared = 'data_dir: str = ""\nwork_dir: str = ""\n'
+    typed_in(monkeypatch, declared, f'# Parameters\ndata_dri = "{tiny}"\n')
+    with pytest.raises(JournalError, match=r"^unknown parameter 'data_dri'; did you mean 'data_dir'\?$"):
+        open_chapter("q4_gradients", "", str(tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_parameters_that_are_declared(
+    tiny: Path, tmp_path: Path, shown: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed_in(monkeypatch, 'data_dir: str = ""\nwork_dir = ""\n', f'# Parameters\ndata_dir = "{tiny}"\n', "a = b = 1")
+    assert open_chapter("q4_gradients", str(tiny), str(tmp_path)).data_dir == tiny.resolve()
+
+
+def test_papermill_cannot_run_a_chapter_on_the_sample_by_a_slip(tmp_path: Path, root: Path) -> None:
+    arguments = [str(root / "notebooks" / "q7_collaboration.ipynb"), str(tmp_path / "out.ipynb"), "-p", "data_dri", "x"]
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", *arguments, "--no-progress-bar"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PCAM_WORK": str(tmp_path / "work")},
+    )
+    assert done.returncode and "unknown parameter 'data_dri'; did you mean 'data_dir'?" in done.stderr
+    assert not (tmp_path / "work").exists()
 
 
 def test_table_escapes_and_rounds(q4: Chapter, shown: list[Any]) -> None:

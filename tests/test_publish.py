@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,15 @@ def missing(root: Path) -> None:
 
 def failed(root: Path) -> None:
     done = root / "_work/sample/executed/q6_slicing.ipynb"
-    write_notebook(done.parent / "failed" / done.name, read_notebook(done))
+    marked = read_notebook(done)
+    marked.metadata["papermill"] = {"end_time": "2026-01-01T00:00:00"}
+    write_notebook(done.parent / "failed" / done.name, marked)
+    done.unlink()
+
+
+def killed(root: Path) -> None:
+    done = root / "_work/sample/executed/q6_slicing.ipynb"
+    write_text(done.parent / "failed" / done.name, '{"cells": [')
     done.unlink()
 
 
@@ -123,6 +132,7 @@ def run_missing(root: Path) -> None:
 FAULTS = [
     (missing, "q6_slicing: not executed; run 'pcam journal run q6_slicing'"),
     (failed, "q6_slicing: failed; see .*failed/q6_slicing.ipynb; run "),
+    (killed, "q6_slicing: still running, or stopped before its end; see .*failed/q6_slicing.ipynb; run "),
     (not_executed, "q6_slicing: a cell was not executed; run "),
     (source_changed, "q6_slicing: out of date: its source changed; run "),
     (evidence_changed, "q6_slicing: its evidence was changed after it was executed; run "),
@@ -141,6 +151,14 @@ def test_nothing_is_published_or_staged_unless_all_holds(project: Path, fault: o
             act()
     assert before == {path: path.read_bytes() for path in (project / "book").rglob("*") if path.is_file()}
     assert not (project / "_build").exists()
+
+
+def test_the_mend_is_for_the_data_in_question(project: Path, tiny: Path) -> None:
+    mend = f"'pcam journal run q4_gradients --data {tiny.resolve()}'"
+    for act in (publish.publish, stage.build):
+        with pytest.raises(JournalError, match=f"^q4_gradients: not executed; run {re.escape(mend)} "):
+            act(tiny)
+    assert [finding.mend for finding in check.check(tiny) if finding.place == "q4_gradients"] == [f"run {mend}"]
 
 
 def test_a_typed_number_is_not_published(project: Path) -> None:

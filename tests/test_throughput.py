@@ -136,6 +136,18 @@ def test_stages_add_up_and_a_cpu_transfers_nothing(tiny: Path) -> None:
     assert all(s.low <= s.milliseconds <= s.high for s in stages)
 
 
+def test_a_measurement_that_is_stopped_leaves_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pcam.benchmark.throughput.measure_limits", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        bench("loader", tiny, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_unknown_words_and_places(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown phase 'lodaer'; did you mean 'loader'\?"):
         bench("lodaer", tiny, tmp_path)

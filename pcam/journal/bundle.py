@@ -22,10 +22,11 @@ from pathlib import Path, PurePosixPath
 
 from pcam.config import project_root
 from pcam.errors import JournalError, clip
-from pcam.journal.handover import best_run, planned_runs
+from pcam.journal.handover import MAKE_IT, best_run, planned_runs
 from pcam.journal.plan import Plan, open_plan
+from pcam.journal.stage import edition_name, evidence_digests
 from pcam.provenance import git_state
-from pcam.storage import atomic_path, make_folder, sha256_file, write_bytes
+from pcam.storage import atomic_path, make_folder, read_json, sha256_file, write_bytes
 from pcam.training.runs import MODEL_FILE, Run
 
 MANIFEST = "MANIFEST.json"
@@ -66,18 +67,21 @@ def contents(plan: Plan, run: Run, book: Path | None) -> dict[str, Path]:
         book: the finished book; None: without it and the chapters' evidence, as for a chapter, which is a page of it.
 
     Raises:
-        JournalError: the book is not finished, there is no evidence, or the run lacks a file.
+        JournalError: the book is not finished, is of another journal or older than its chapters, or the run lacks
+            a file.
     """
     root = project_root()
     files = {f"source/{p.relative_to(root).as_posix()}": p for p in source_files(root)}
     files |= {f"model/{run.id}/{name}": path for name, path in run_files(run).items()}
     if book is None:
         return files
-    evidence = sorted((plan.work / "executed").glob("*.json"))
-    if not (book / "index.html").exists() or not evidence:
-        raise JournalError(f"{book}: no finished book; run 'make journal' first")
+    edition, evidence = book / edition_name(plan.work), evidence_digests(plan.work)
+    if not edition.exists() or not evidence:
+        raise JournalError(f"{book}: no finished book of this journal; {MAKE_IT}")
+    if read_json(edition, "edition").get("evidence") != evidence:
+        raise JournalError(f"{book}: a chapter was run after the book was built; {MAKE_IT}")
     files |= {f"book/{p.relative_to(book).as_posix()}": p for p in book.rglob("*") if p.is_file()}
-    return files | {f"evidence/{p.name}": p for p in evidence}
+    return files | {f"evidence/{name}": plan.work / "executed" / name for name in evidence}
 
 
 def run_files(run: Run) -> dict[str, Path]:
@@ -147,7 +151,8 @@ def verify_bundle(path: Path | str) -> list[BundleFault]:
     except FileNotFoundError as error:
         raise JournalError(f"{path}: no such bundle; make one with 'pcam bundle make {path}'") from error
     except (tarfile.TarError, OSError) as error:
-        raise JournalError(f"{path}: not a whole tar ({error}); make or fetch it again") from error
+        reason = getattr(error, "strerror", None) or error
+        raise JournalError(f"{path}: not a whole tar ({reason}); make or fetch it again") from error
 
 
 def _faults(tar: tarfile.TarFile, path: Path | str) -> list[BundleFault]:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from IPython.core.getipython import get_ipython
 from IPython.display import Markdown, display
 
 from pcam.data.format import Split, available_splits, open_split
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 # Where a long name in a table may be broken, so that its column leaves room for the others.
 _WITHIN_NAME = re.compile(r"_(?=\w)")
+_ASSIGNED = re.compile(r"^(\w+)(?: *:[^=\n]*)? *=", re.MULTILINE)
+_INJECTED = "# Parameters\n"  # so begins the cell that papermill writes
 
 
 class Chapter:
@@ -241,9 +244,10 @@ def open_chapter(name: str, data_dir: str = "", work_dir: str = "") -> Chapter:
         work_dir: the folder of generated things; empty: the project's own.
 
     Raises:
-        JournalError: no such chapter, or a folder that is not a path.
+        JournalError: no such chapter, a folder that is not a path, or a parameter that the notebook does not declare.
         DataError: no such data.
     """
+    _refuse_unknown_parameters()
     for parameter, value in (("data_dir", data_dir), ("work_dir", work_dir)):
         if not isinstance(value, str | Path):  # papermill reads `-p data_dir 3` as a number
             raise JournalError(f"{parameter} is {value!r}, not a path; give a folder's name, with -r for one of digits")
@@ -254,3 +258,14 @@ def open_chapter(name: str, data_dir: str = "", work_dir: str = "") -> Chapter:
     chapter = Chapter(QUESTIONS[name], open_plan(data_dir, work_dir))
     chapter.banner()
     return chapter
+
+
+def _refuse_unknown_parameters() -> None:
+    # Plain papermill only warns of a mistyped `-p data_dri DIR`, and the page would show the sample's results.
+    shell = get_ipython()
+    cells = [str(cell) for cell in shell.user_ns.get("In", [])] if shell else []
+    injected = [cell for cell in cells if cell.startswith(_INJECTED)]
+    declared = {name for cell in cells if cell not in injected for name in _ASSIGNED.findall(cell)}
+    unknown = [name for name in _ASSIGNED.findall("\n".join(injected)) if name not in declared]
+    if unknown and declared:
+        raise JournalError(f"unknown parameter '{unknown[0]}'{did_you_mean(unknown[0], declared)}")

@@ -60,8 +60,8 @@ def check(
     """Check the project's chapters and their evidence, or one journal of somebody else.
 
     Args:
-        data_dir: the data folder whose executed chapters are looked at; None: the synthetic sample. Where
-            none was executed, the published ones in `book/` are.
+        data_dir: the data folder whose executed chapters are looked at; None: the synthetic sample's or, where
+            none was executed, the published ones in `book/`.
         journal: check this notebook (.ipynb, .py) or text (.md) instead.
         template: what `journal` must answer: a chapter's name, or "journal" for all nine questions; by default
             the chapter that the file is named after.
@@ -189,15 +189,16 @@ def _unanswered_headings(text: str, numbers: Iterable[int], name: str) -> Iterat
             yield Finding(name, f"question {number} is left blank", "write its answer below its heading")
 
 
-def check_evidence(question: Question, evidence: Evidence, work: Path | None) -> list[Finding]:
+def check_evidence(question: Question, evidence: Evidence, work: Path | None, option: str = "") -> list[Finding]:
     """Check what a chapter left behind: every part answered or said to be open, every cited run completed.
 
     Args:
         question: the question.
         evidence: its evidence.
         work: the journal's work folder with the cited runs; None: runs are not looked at.
+        option: what a command needs to mean that journal, see `Plan.option`.
     """
-    again = f"run 'pcam journal run {question.name}' again"
+    again = f"run 'pcam journal run {question.name}{option}' again"
     silent = set(question.parts) - set(evidence.answers) - set(evidence.open_parts)
     findings = [Finding(question.name, f"part {part} is not answered", again) for part in sorted(silent)]
     if not evidence.headline:
@@ -219,16 +220,17 @@ def _unfinished(evidence: Evidence, work: Path) -> Iterator[str]:
 
 
 def _check_all_evidence(data_dir: Path | str | None) -> list[Finding]:
-    work = open_plan(data_dir, make=False).work
-    executed = work / "executed"
+    plan = open_plan(data_dir, make=False)
+    executed = plan.work / "executed"
     # A fresh clone has no work folder: then it is the committed book that must hold.
-    folder, runs = (executed, work) if any(executed.glob("*.json")) else (project_root() / "book" / "evidence", None)
+    published = not data_dir and not any(executed.glob("*.json"))
+    folder, runs = (project_root() / "book" / "evidence", None) if published else (executed, plan.work)
     findings: list[Finding] = []
     for question in QUESTIONS.values():
         path = folder / f"{question.name}.json"
         if path.exists():
-            findings += check_evidence(question, load_evidence(path), runs)
+            findings += check_evidence(question, load_evidence(path), runs, plan.option)
         else:
-            mend = f"run 'pcam journal run {question.name}'"
+            mend = f"run 'pcam journal run {question.name}{plan.option}'"
             findings.append(Finding(question.name, f"there is no evidence for it in {folder}", mend))
     return findings

@@ -7,6 +7,7 @@ no run said.
     {name}      the value with its unit           0.953
     {name:ci}   with its interval and n           0.953 (95 % interval 0.931 to 0.970, n = 384)
     {name:n}    its n                             384
+    {name:is|is not}    a truth value in words     is not
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ class Value(BaseModel):
     def __format__(self, style: str) -> str:
         if style == "n":
             return format_number(self.n)
+        true, either, false = style.partition("|")
+        if either and isinstance(self.value, bool) and not typed_numbers(style):
+            return true if self.value else false
         text = format_number(self.value)
         if self.value is None:
             text = f"undefined ({self.reason})"
@@ -89,7 +93,8 @@ class Value(BaseModel):
             text += f" (n = {self.n:,})"
         elif style not in ("", "ci"):
             raise JournalError(
-                f"'{{{self.name}:{style}}}': write {{{self.name}}}, :ci for its interval or :n for its n"
+                f"'{{{self.name}:{style}}}': write {{{self.name}}}, :ci for its interval, :n for its n "
+                "or, for a truth value, two words such as :is|is not"
             )
         return text
 

@@ -37,6 +37,7 @@ SECTIONS = {
     "limits": r"^## .*limits",
     "how to cite": r"^## .*cite",
 }
+MAKE_IT = "run 'make journal' first, with DATA=DIR for other data than the sample"
 # Quick ones, which need neither a network nor the whole journal; the others are asked whether they are well formed.
 _RUN_HERE = ("--help", "doctor", "data verify", "journal status")
 _IMAGE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)|<img[^>]+src=\"([^\"]+)|^:::+\{(?:figure|image)\} (\S+)", re.MULTILINE)
@@ -63,7 +64,7 @@ def best_run(runs: Iterable[Run]) -> Run:
     """
     scored = [run for run in runs if run.state == "completed" and run.final.get("valid_auc") is not None]
     if not scored:
-        raise JournalError("no completed run; run 'make journal' first")
+        raise JournalError(f"no completed run; {MAKE_IT}")
     return max(scored, key=lambda run: float(run.final["valid_auc"]))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import time
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class Plan:
     work: Path
     kind: str
     runs: dict[str, PlannedRun]
+
+    @property
+    def option(self) -> str:
+        """What a `pcam` command needs to mean this journal, such as " --data DIR"; empty for the sample's own."""
+        return "" if self.work.name == "sample" else f" --data {shlex.quote(str(self.data_dir))}"
 
     def planned(self, name: str) -> PlannedRun:
         """Return a planned run by its name.

@@ -32,7 +32,7 @@ def publish(data_dir: Path | str | None = None) -> list[Path]:
             cites a run that is not completed; nothing has been written then.
     """
     plan = open_plan(data_dir, make=False)
-    chapters = verified_chapters(plan.work)
+    chapters = verified_chapters(plan)
     for chapter in chapters.values():
         assert chapter.notebook is not None  # verified_chapters() read it
         findings = check_notebook(chapter.notebook, chapter.question, chapter.path.name)

@@ -43,11 +43,6 @@ class Executed:
     notebook: NotebookNode | None = None
     evidence: Evidence | None = None
 
-    @property
-    def mend(self) -> str:
-        """The command that executes the chapter again."""
-        return f"pcam journal run {self.question.name}"
-
 
 @dataclass(frozen=True)
 class Status:
@@ -74,12 +69,20 @@ def executed(question: Question, work: Path) -> Executed:
     path = work / "executed" / f"{question.name}.ipynb"
     if not path.exists():
         failed = failed_path(path)
-        return Executed(question, path, f"failed; see {failed}" if failed.exists() else "not executed")
+        return Executed(question, path, f"{_end(failed)}; see {failed}" if failed.exists() else "not executed")
     record = path.with_suffix(".json")
     if not record.exists():
         return Executed(question, path, "no evidence")
     notebook, evidence = read_notebook(path), load_evidence(record)
     return Executed(question, path, _problem(question, notebook, evidence, record, work), notebook, evidence)
+
+
+def _end(failed: Path) -> str:
+    try:
+        ended = read_notebook(failed).metadata.get("papermill", {}).get("end_time")
+    except JournalError:
+        ended = None  # it is being written just now
+    return "failed" if ended else "still running, or stopped before its end"
 
 
 def _problem(question: Question, notebook: NotebookNode, evidence: Evidence, record: Path, work: Path) -> str:
@@ -117,17 +120,18 @@ def status(data_dir: Path | str | None = None) -> list[Status]:
     return rows
 
 
-def verified_chapters(work: Path) -> dict[str, Executed]:
+def verified_chapters(plan: Plan) -> dict[str, Executed]:
     """Return every chapter by name, all of them fit for the book.
 
     Raises:
         JournalError: one is not; the line says why and how to mend it.
     """
-    chapters = {name: executed(question, work) for name, question in QUESTIONS.items()}
+    chapters = {name: executed(question, plan.work) for name, question in QUESTIONS.items()}
     bad = [chapter for chapter in chapters.values() if chapter.problem]
     if bad:
-        more = f" (and {len(bad) - 1} more; see 'pcam journal status')" if len(bad) > 1 else ""
-        raise JournalError(f"{bad[0].question.name}: {bad[0].problem}; run '{bad[0].mend}'{more}")
+        mend = f"run 'pcam journal run {bad[0].question.name}{plan.option}'"
+        more = f" (and {len(bad) - 1} more; see 'pcam journal status{plan.option}')" if len(bad) > 1 else ""
+        raise JournalError(f"{bad[0].question.name}: {bad[0].problem}; {mend}{more}")
     return chapters
 
 
@@ -186,7 +190,7 @@ def stage(plan: Plan) -> Path:
     Raises:
         JournalError: a chapter is not fit for the book.
     """
-    chapters = verified_chapters(plan.work)
+    chapters = verified_chapters(plan)
     root, folder = project_root(), plan.work / "stage"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(root / "book", folder, ignore=shutil.ignore_patterns(*_NOT_PAGES))
@@ -213,12 +217,22 @@ def build(data_dir: Path | str | None = None) -> Path:
     out = plan.work / "html"
     shutil.rmtree(out, ignore_errors=True)
     html = run_jupyter_book(folder, out, plan.work / "build.log")
-    edition = {"journal": plan.work.name, "data_kind": plan.kind, "chapters": sorted(QUESTIONS)}
-    # The workflow sees by this file whose book is on show, and that it is there.
-    write_json(html / f"edition-{plan.work.name}.json", edition)
+    edition = {"journal": plan.work.name, "data_kind": plan.kind, "evidence": evidence_digests(plan.work)}
+    # The workflow sees by this file whose book is on show, and that it is there; the bundle, which evidence it shows.
+    write_json(html / edition_name(plan.work), edition)
     shown = project_root() / "_build" / "html"
     swap(html, shown)
     return shown / "index.html"
+
+
+def edition_name(work: Path) -> str:
+    """Return the name of the file in a finished book that says which journal it shows."""
+    return f"edition-{work.name}.json"
+
+
+def evidence_digests(work: Path) -> dict[str, str]:
+    """Return the SHA-256 of each executed chapter's evidence by its file's name."""
+    return {path.name: sha256_file(path) for path in sorted((work / "executed").glob("*.json"))}
 
 
 def run_jupyter_book(folder: Path, out: Path, log: Path) -> Path:
