@@ -110,6 +110,22 @@ def test_labels_are_looked_at_as_well(tmp_path: Path) -> None:
         open_split(folder, "train")
 
 
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = split_path(make_broken("one_class", tmp_path), "train", "x")
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(DataError, match=r"train_x\.h5: file: not a file; fetch it again"):
+        open_split(tmp_path, "train")
+
+
+def test_numbers_that_the_library_packs_are_read(tmp_path: Path) -> None:
+    folder = make_broken("one_class", tmp_path)
+    pixels = open_split(folder, "train").read(slice(None))
+    with h5py.File(split_path(folder, "train", "x"), "w") as file:
+        file.create_dataset("x", data=pixels, chunks=(2, 96, 96, 3), scaleoffset=0)
+    assert np.array_equal(open_split(folder, "train").read(slice(None)), pixels)
+
+
 @pytest.mark.parametrize("name", ["gzip", "lzf", "szip"])
 def test_filters_that_come_with_the_library_are_read(name: str, tmp_path: Path) -> None:
     if name not in h5py.filters.encode:

@@ -310,6 +310,15 @@ def test_a_file_that_changes_stops_the_epoch(tiny: Path, tmp_path: Path, residen
         list(loader.in_order())
 
 
+def test_a_file_that_changes_stops_ones_own_dataloader_too(tiny: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny, tmp_path / "copy")
+    batches = iter(DataLoader(PatchDataset(open_split(folder, "train")), batch_size=8))
+    next(batches)
+    split_path(folder, "train", "y").touch()
+    with pytest.raises(DataError, match=r"train_y\.h5: file: changed while it was open"):
+        next(batches)
+
+
 def test_the_benchmark_runs(root: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(root / "benchmarks" / "loader.py"), "--quick", "--scale", "--threads", "1"]
     command += ["--dir", str(tmp_path)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import Future, wait
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import Any
 
 import h5py
@@ -11,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from pcam.data import threads
 from pcam.data.buffers import Buffers
 from pcam.data.format import PATCH_SHAPE, Split, split_path
 from pcam.data.reader import Reader, _Chunks, _Hdf5, _Mapped
+from pcam.data.threads import Threads
 from pcam.errors import DataError
 
 N = 21
@@ -126,6 +130,33 @@ def test_a_damaged_chunk_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="x: damaged: patches near 8 cannot be read; fetch it again"):
         read(reader, np.array([0, 9]))
     assert np.array_equal(read(reader, np.array([0, 4])), PATCHES[[0, 4]])
+
+
+def test_an_interrupt_leaves_no_thread_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would write a chunk into memory in which the next read keeps another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        pool = Threads()
+    finally:
+        torch.set_num_threads(before)
+    begun, let_go, done = Semaphore(0), Event(), []
+
+    def work(item: int) -> None:
+        begun.release()
+        assert let_go.wait(60)
+        done.append(item)
+
+    def interrupted(_: list[Future[None]]) -> None:
+        begun.acquire()
+        begun.acquire()
+        monkeypatch.setattr(threads, "wait", lambda jobs: (let_go.set(), wait(jobs)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threads, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        pool.run(work, range(1000))
+    assert sorted(done) == [0, 1]
 
 
 def test_a_reader_can_be_sent_and_closed(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ FILTERS = {
     h5py.h5z.FILTER_FLETCHER32: "fletcher32",
     h5py.h5z.FILTER_SZIP: "szip",
     h5py.h5z.FILTER_LZF: "lzf",
+    h5py.h5z.FILTER_NBIT: "nbit",
+    h5py.h5z.FILTER_SCALEOFFSET: "scaleoffset",
 }
 _LINKS = {h5py.h5l.TYPE_SOFT: "a soft link", h5py.h5l.TYPE_EXTERNAL: "an external link"}
 _CHUNK_BYTES = 1 << 29  # a compressed chunk is read whole, however little of it is wanted
@@ -127,6 +129,8 @@ def _unwritten(array: h5py.Dataset) -> str:
 
 def _opened(path: Path, key: str) -> h5py.File | Fault:
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            return Fault(str(path), "file", "not a file", "fetch it again")
         file = h5py.File(path, "r")
     except FileNotFoundError:
         return Fault(str(path), "file", "missing", f"fetch it with 'pcam data fetch {path.parent}'")
@@ -151,7 +155,7 @@ def _unreadable(path: Path, error: OSError) -> str:
         return "permission denied"
     if "truncated" in str(error):
         return "truncated"
-    return "not an HDF5 file" if path.is_file() else "not a file"
+    return "not an HDF5 file"
 
 
 def _outward(file: h5py.File, path: Path, key: str) -> Fault | None:

@@ -62,7 +62,7 @@ class PatchDataset(Dataset[tuple[torch.Tensor, int, int]]):
 
     Items are (uint8 patch (96, 96, 3), label, index); label is -1 where the split has none. Batches are read
     at once through `__getitems__`. The file is opened in each process on first use, so workers may be
-    forked or spawned.
+    forked or spawned; one that changes meanwhile ends in a `DataError`.
 
     Args:
         split: the patches.
@@ -85,6 +85,7 @@ class PatchDataset(Dataset[tuple[torch.Tensor, int, int]]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, int, int]]:
         batch = self.batch(np.asarray(indices, dtype=np.int64))
+        self.split.check_unchanged()  # `Loader` does so itself
         return list(zip(batch.patches.unbind(), batch.labels.tolist(), batch.indices.tolist(), strict=True))
 
     def batch(self, indices: Indices, buffers: Buffers | None = None) -> Batch:

@@ -31,7 +31,12 @@ class Threads:
             take(0)
             return
         jobs = [self._pool.submit(take, thread) for thread in range(self._n)]
-        wait(jobs)
+        try:
+            wait(jobs)
+        except BaseException:  # an interrupt must leave no thread behind that writes into what the next call uses
+            list(queue)
+            wait(jobs)
+            raise
         failed = [thread for thread, job in enumerate(jobs) if job.exception()]
         if failed:
             jobs[min(failed, key=reached.__getitem__)].result()
