@@ -193,7 +193,27 @@ def test_a_perfect_proportion_is_not_certain(flipped: bool) -> None:
         assert metric.method == f"Wilson score over {units} slides, each one trial"
         assert (metric.low, metric.high) == pytest.approx(wilson(value * units, units))
         assert metric.high - metric.low > 0.2
-    assert found["roc_auc"].method.startswith("expanded percentile bootstrap over ")
+    for name in ("roc_auc", "pr_auc", "f_beta"):
+        if found[name].value in (0.0, 1.0):
+            assert found[name].method.endswith(f"Wilson score over {units} slides, each one trial")
+            assert found[name].high - found[name].low > 0.2
+    assert found["roc_auc"].value == value
+
+
+def test_a_perfect_ranking_counts_the_rarer_class() -> None:
+    label = np.arange(60) >= 52
+    found = score_metrics(Predictions("test", np.arange(60), label, np.linspace(0, 1, 60)), bootstrap=100)
+    for name in ("roc_auc", "pr_auc"):
+        assert found[name].value == 1.0 and found[name].method == "Wilson score over 8 patches, each one trial"
+        assert (found[name].low, found[name].high) == pytest.approx(wilson(8, 8))
+
+
+def test_a_proportion_of_one_slide_has_no_interval() -> None:
+    label, slide = np.array([1, 1, 0, 0, 0, 0]), np.array([0, 0, 0, 1, 1, 2])
+    p = Predictions("test", np.arange(6), label, np.array([0.9, 0.2, 0.1, 0.6, 0.3, 0.2]))
+    found = score_metrics(p, fixed_threshold(0.5), slide, group_kind="slide", bootstrap=0)
+    assert found["sensitivity"].low is None and found["sensitivity"].reason == "no interval: one slide only"
+    assert found["specificity"].low is not None and found["brier"].reason == "no interval: no resamples were asked for"
 
 
 def test_only_slides_with_such_patches_are_trials() -> None:

@@ -15,6 +15,7 @@ from pcam.evaluation import (
     implied_threshold,
     score_metrics,
 )
+from pcam.evaluation.calibration import fit_temperature
 from pcam.evaluation.thresholds import decision_curve, threshold_table
 
 
@@ -88,11 +89,13 @@ def test_bad_costs_are_refused(costs: tuple[float, float]) -> None:
         implied_threshold(*costs)
 
 
-@pytest.mark.parametrize("label", [0, 1])
-def test_one_class_is_refused(label: int) -> None:
-    p = Predictions("valid", np.arange(3), np.full(3, label), np.array([0.1, 0.2, 0.3]))
-    with pytest.raises(DataError, match="hold one class only"):
+@pytest.mark.parametrize("label", [[0, 0, 0], [1, 1, 1], []])
+def test_one_class_is_refused(label: list[int]) -> None:
+    p = Predictions("valid", np.arange(len(label)), np.array(label), np.linspace(0.1, 0.3, len(label)))
+    with pytest.raises(DataError, match="do not hold both classes; a threshold needs positives and negatives"):
         choose_threshold(p, 1, 1)
+    with pytest.raises(DataError, match="do not hold both classes; a temperature needs"):
+        fit_temperature(p)
 
 
 @pytest.mark.parametrize("at_least", [0, -1, 1.5])

@@ -15,6 +15,7 @@ import numpy as np
 from pcam.errors import DataError
 from pcam.evaluation.intervals import wilson
 from pcam.evaluation.predictions import Predictions
+from pcam.evaluation.thresholds import both_classes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,11 +90,11 @@ def fit_temperature(predictions: Predictions) -> Temperature:
     """Fit the temperature that makes the labels of `predictions` likeliest; between 1/20 and 20.
 
     Raises:
-        DataError: labels are missing.
+        DataError: labels are missing or one class is absent.
     """
     from scipy.optimize import minimize_scalar
 
-    sign, logit = 2.0 * predictions.labels - 1, _logit(predictions.score)
+    sign, logit = 2.0 * both_classes(predictions, "a temperature") - 1, _logit(predictions.score)
     # -log sigmoid(z) = log(1 + e^-z), in a form that does not overflow.
     found = minimize_scalar(
         lambda log_t: np.logaddexp(0, -sign * logit * np.exp(-log_t)).mean(), bounds=(-3.0, 3.0), method="bounded"

@@ -127,6 +127,11 @@ def score_metrics(
         for name in wanted:
             if found := percentile(resampled[name], units):
                 intervals[name] = found, f"expanded percentile bootstrap over {units} {what}, {bootstrap} resamples"
+    for name in set(intervals) & {"roc_auc", "pr_auc", "f_beta"}:
+        if intervals[name][0] in ((0.0, 0.0), (1.0, 1.0)):  # no resample can show what it has never seen
+            trials = _trials(name, predictions, terms, groups)
+            how = f"Wilson score over {trials} {what}, each one trial"
+            intervals[name] = wilson(float(values[name][0]) * trials, trials), how
 
     def metric(name: str) -> Metric:
         prefix = f"beta = {beta:g}; " if name == "f_beta" else ""
@@ -223,6 +228,16 @@ def _wilson_intervals(
             if interval := grouped_wilson(hits, trials):
                 found[name] = interval, how
     return found
+
+
+def _trials(name: str, predictions: Predictions, terms: np.ndarray, groups: np.ndarray | None) -> int:
+    """How many units a perfect ranking or F-beta rests on: those that count, of the class that fewer of them hold.
+
+    Each is then one trial that could have gone wrong, as in Hanley and Lippman-Hand 1983 (JAMA 249:1743).
+    """
+    unit, label = np.arange(len(terms)) if groups is None else groups, predictions.labels == 1
+    sides = [terms[:, [_TP, _FP, _FN]].any(axis=1)] if name == "f_beta" else [label, ~label]
+    return min(len(np.unique(unit[side])) for side in sides)
 
 
 def _undefined(

@@ -16,7 +16,7 @@ from pcam.errors import DataError
 from pcam.evaluation.metrics import f_beta
 from pcam.evaluation.predictions import Predictions
 from pcam.evaluation.ranking import RankedScores, average_precision, roc_auc
-from pcam.evaluation.thresholds import Threshold
+from pcam.evaluation.thresholds import Threshold, both_classes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,9 +41,7 @@ def prevalence_table(
     """
     import pandas as pd
 
-    label, called = predictions.labels.astype(bool), threshold.decide(predictions)
-    if label.all() or not label.any():
-        raise DataError(f"predictions of '{predictions.split}' hold one class only; prevalence cannot be changed")
+    label, called = both_classes(predictions, "another prevalence") == 1, threshold.decide(predictions)
     ranked = RankedScores.of(predictions.labels, predictions.score)
     rows = []
     for prevalence in prevalences:

@@ -95,7 +95,7 @@ def choose_threshold(predictions: Predictions, cost_fn: float, cost_fp: float) -
         DataError: labels are missing, one class is absent or a cost is not positive.
     """
     _check_costs(cost_fn, cost_fp)
-    label = _both_classes(predictions)
+    label = both_classes(predictions)
     cuts, tp, fp = counts_by_cut(label, predictions.score)
     cost = cost_fn * (tp[-1] - tp) + cost_fp * fp
     # counts_by_cut runs from the highest cut down; the last cheapest one is the lowest threshold.
@@ -112,7 +112,7 @@ def choose_for_sensitivity(predictions: Predictions, at_least: float) -> Thresho
     """
     if not 0 < at_least <= 1:
         raise DataError(f"sensitivity to reach is {at_least:g}; it must be above 0 and at most 1")
-    label = _both_classes(predictions)
+    label = both_classes(predictions)
     cuts, tp, _ = counts_by_cut(label, predictions.score)
     # An integer comparison: 0.95 × 20 is 19.000000000000004 in floating point and would ask for a 20th patch.
     needed = int(np.ceil(round(at_least * tp[-1], 9)))
@@ -154,7 +154,7 @@ def threshold_table(
     """
     import pandas as pd
 
-    _both_classes(predictions)
+    both_classes(predictions)
     rows = []
     for value in values:
         c = confusion_matrix(predictions, fixed_threshold(value))
@@ -183,7 +183,7 @@ def decision_curve(predictions: Predictions, probabilities: Sequence[float] | np
     """
     import pandas as pd
 
-    label = _both_classes(predictions) == 1
+    label = both_classes(predictions) == 1
     cuts = np.asarray(probabilities, dtype=np.float64)
     if not ((cuts >= 0) & (cuts < 1)).all():
         raise DataError("a decision curve needs thresholds of at least 0 and below 1: at 1 an alarm costs everything")
@@ -201,11 +201,16 @@ def _check_costs(cost_fn: float, cost_fp: float) -> None:
             raise DataError(f"{name} is {cost:g}; a cost must be a positive number")
 
 
-def _both_classes(predictions: Predictions) -> np.ndarray:
+def both_classes(predictions: Predictions, what: str = "a threshold") -> np.ndarray:
+    """Return the labels, uint8 (N,), after checking that there are both; `what` needs them, for the error.
+
+    Raises:
+        DataError: labels are missing, or a class is.
+    """
     label = predictions.labels
-    if label.min(initial=1) == label.max(initial=0):
+    if label.all() or not label.any():
         raise DataError(
-            f"predictions of '{predictions.split}' hold one class only; a threshold needs positives and negatives"
+            f"predictions of '{predictions.split}' do not hold both classes; {what} needs positives and negatives"
         )
     return label
 
