@@ -23,9 +23,10 @@ help:
 	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[dev,slurm]'
 	@touch $@
 
+SNAKEMAKE = $(BIN)/snakemake --snakefile workflow/Snakefile --profile workflow/profiles/laptop --cores $(CORES)
+
 journal: .venv/installed
-	@$(BIN)/snakemake --snakefile workflow/Snakefile --profile workflow/profiles/laptop --cores $(CORES) \
-	  --config data='$(DATA)'
+	@$(SNAKEMAKE) --config data='$(DATA)'
 	@echo "The book is ready: open _build/html/index.html"
 
 test: lint unit notebooks
@@ -36,9 +37,11 @@ lint: .venv/installed
 	@$(BIN)/mypy
 
 unit: .venv/installed
-	@$(BIN)/pytest -n 2 --dist loadfile tests
+	@$(BIN)/pytest -n 3 --dist loadfile tests
 
-notebooks: journal
+# nbval executes the chapters: all they need of the journal is its sample and its runs.
+notebooks: .venv/installed
+	@$(SNAKEMAKE) runs
 	@$(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 

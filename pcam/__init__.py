@@ -5,21 +5,13 @@ Importing the package is cheap: the parts below are loaded when they are first n
 
 from __future__ import annotations
 
-import importlib
-from types import ModuleType
+import lazy_loader
 
 __version__ = "0.1.0"
 
-_PARTS = ("audit", "benchmark", "config", "data", "errors", "evaluation", "journal", "models", "storage", "training")
-
 __all__ = ["__version__"]
 
-
-def __getattr__(name: str) -> ModuleType:
-    if name in _PARTS:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_PARTS])
+__getattr__, __dir__, _ = lazy_loader.attach(
+    __name__,
+    ("audit", "benchmark", "config", "data", "errors", "evaluation", "journal", "models", "storage", "training"),
+)

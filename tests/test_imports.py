@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def test_every_part_has_a_level() -> None:
 
 
 LIGHT = [
-    "import pcam",
+    "import pcam; pcam.data.open_split, pcam.training.list_runs, pcam.storage.write_json",
     "import pcam.cli; pcam.cli.build_parser().format_help()",
     "import pcam.config, pcam.storage, pcam.data",
     "import pcam.evaluation",
@@ -73,3 +74,10 @@ def test_no_torch(statement: str) -> None:
     code = f"{statement}\nimport sys\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("package", ["pcam.evaluation", "pcam.journal", "pcam.training"])
+def test_every_listed_name_is_there(package: str) -> None:
+    module = importlib.import_module(package)
+    assert module.__all__
+    assert all(callable(getattr(module, name)) for name in module.__all__)

@@ -6,17 +6,6 @@ build need neither IPython nor plots.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-if TYPE_CHECKING:
-    from pcam.journal.chapter import Chapter, open_chapter
-
-__all__ = ["Chapter", "open_chapter"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from pcam.journal import chapter
-
-        return getattr(chapter, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

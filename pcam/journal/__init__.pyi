@@ -1,0 +1,1 @@
+from .chapter import Chapter as Chapter, open_chapter as open_chapter
