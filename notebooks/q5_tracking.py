@@ -37,10 +37,11 @@ window: int = 48
 # %%
 import inspect
 
+import numpy as np
 from IPython.display import Code
 
 from pcam.data import open_split
-from pcam.evaluation import deployment, images, monitor, predict, prevalence, report
+from pcam.evaluation import deployment, images, monitor, predict, prevalence, report, strengths
 from pcam.journal import open_chapter
 from pcam.training import load_model, records, reproduce, runs, tracking
 
@@ -233,20 +234,62 @@ chapter.answer(
 #
 # Each scenario changes patches or weights and raises no error. ROC-AUC needs labels, which nobody has in use. Three
 # guards need none: a monitor of windows, whose limits come from one half of valid's slides against the other; the
-# refusal of single patches unlike any in valid; and a canary, a few patches that must score the recorded bits.
+# refusal of single patches unlike any in valid; and a canary, a few patches that must score the recorded bits. All
+# limits are fixed on valid before any patch below is read.
 
 # %% tags=["nbval-ignore-output"]
 valid, fresh = open_split(chapter.data_dir, "valid"), open_split(chapter.data_dir, split)
 known = monitor.known_colours(open_split(chapter.data_dir, "train"))
 watched = monitor.watch_split(chapter.predictions(names[0], "valid").score, valid, known)
 guard = monitor.fit_monitor(watched, valid.groups, window=window)
-patches, labels = fresh.read(slice(0, patches_watched)), fresh.labels[:patches_watched]
-table = deployment.scenario_table(load_model(trained[0]), patches, labels, guard, known, valid.read(slice(0, 8)))
+rows = np.linspace(0, len(fresh) - 1, min(patches_watched, len(fresh))).astype(int)  # of all slides
+patches, labels, canary = fresh.read(rows), fresh.labels[rows], valid.read(slice(0, 8))
+table = deployment.scenario_table(load_model(trained[0]), patches, labels, guard, known, canary)
 chapter.table(table, f"What each scenario does, and which guard notices; windows of {window} patches")
 
 # %%
 figure = deployment.scenario_figure(table)
 chapter.figure(figure, alt="ROC-AUC of each scenario, beside the alarms of the monitor, refused patches and the canary")
+
+# %% [markdown]
+# How strong must a change be? One kind of each risk is made stronger step by step. A guard is worth having where its
+# line rises before the dashed one falls; at the left end, where nothing is changed, a rise is a false alarm.
+
+# %% tags=["nbval-ignore-output"]
+ladder = strengths.strength_table(load_model(trained[0]), patches, labels, guard, known, canary)
+chapter.table(ladder, f"Alarms by strength of the change; windows of {window} patches")
+
+# %%
+figure = strengths.strength_figure(ladder)
+chapter.figure(
+    figure, alt="Alarms of the monitor, refused patches, canary and ROC-AUC against the strength of a change"
+)
+
+# %% [markdown]
+# False alarms are counted on all clean patches of the reported split: in windows that mix its slides, as those do that
+# set the limits, and in windows of one slide each, as many of its patches as there are up to a window.
+
+# %% tags=["nbval-ignore-output"]
+clean_values = monitor.watch_split(scored[0].score, fresh, known)
+alarms = {"false_alarms": guard.false_alarms(clean_values, fresh.groups)}
+if fresh.groups is not None:
+    alarms["one_slide_alarms"] = guard.alarms_by_group(clean_values, fresh.groups)
+for name, rate in alarms.items():
+    ends = {"low": rate.low, "high": rate.high, "method": "Wilson, for windows that share no patch"}
+    chapter.record(name, rate.value, n=rate.n, **ends, split=split, runs=trained[:1])
+    print(f"{name}: {rate.value:.3f} ({rate.low:.3f} to {rate.high:.3f}), n = {rate.n} windows")
+
+# %% tags=["nbval-ignore-output"]
+for name, risk in {"stain": "drift", "weights": "silent degradation", "pen": "artefact"}.items():
+    found = strengths.first_alarm(ladder, risk)
+    chapter.record(f"{name}_from", "no strength tried" if found is None else f"{found['strength']:g}")
+    there = {"value": None, "reason": "no alarm"} if found is None else {"value": float(found["roc_auc"])}
+    chapter.record(f"{name}_auc", **there, n=len(patches), split=split, runs=trained[:1])
+steps = ladder.groupby("risk").nth(slice(1, None)).set_index("risk")
+chapter.record("canary_sings", int((steps.loc["silent degradation", "canary"] == "yes").sum()))
+chapter.record("n_degraded", len(steps.loc["silent degradation"]))
+chapter.record("pen_least", float(steps.loc["artefact", "strength"].iloc[0]), n=len(patches))
+chapter.record("pen_refused", float(steps.loc["artefact", "outliers"].iloc[0]), n=len(patches), split=split)
 
 # %% tags=["nbval-ignore-output"]
 harmful = deployment.harmful(table)
@@ -256,19 +299,24 @@ chapter.record("n_harmful", len(harmful))
 chapter.record("n_caught", int(seen.sum()))
 chapter.record("missed", "; ".join(harmful.loc[~seen, "scenario"]) or "none")
 clean = {"n": len(patches), "split": split, "runs": trained[:1]}
-chapter.record("false_alarms", float(table["alarm_rate"].iloc[0]), **clean)
 chapter.record("false_refusals", float(table["outliers"].iloc[0]), **clean)
 attack = table[table["risk"] == "adversarial"].iloc[0]
 chapter.record("attacked_auc", float(attack["roc_auc"]), **clean)
 chapter.record("attack_seen", bool(deployment.caught(table[table["risk"] == "adversarial"]).iloc[0]))
+single = "; windows of one slide at {one_slide_alarms:ci}, so a window must mix slides"
+one_slide = single if "one_slide_alarms" in alarms else ""
 chapter.answer(
     "8",
     "Of {n_scenarios} scenarios, {n_harmful} lower ROC-AUC by more than a hundredth or leave it undefined; a guard "
-    "notices {n_caught} of these and misses: {missed}. Unchanged patches raise the alarm in {false_alarms} of windows, "
-    "and {false_refusals} of them are refused (n = {false_alarms:n} patches). Drift and artefacts are for the monitor, "
-    "faults of the software for the canary. An attack with the model's own gradient leaves ROC-AUC {attacked_auc} and "
-    "is noticed: {attack_seen}; an opponent who knows the guards can avoid them, so the mitigation is to take files "
-    "from the scanner by checksum.",
+    "notices {n_caught} of these and misses: {missed}. Most windows alarm from staining times {stain_from} on "
+    "(ROC-AUC there {stain_auc}), from a share {pen_from} of patches with a pen mark ({pen_auc}) and from a share "
+    "{weights_from} of lost weights ({weights_auc}). Marked patches are refused one by one (a share {pen_refused} "
+    "where {pen_least} are marked), and the canary sings at {canary_sings} of {n_degraded} losses of weights, so "
+    "faults of the software are for it. Clean windows that mix slides alarm at a rate of {false_alarms:ci}"
+    + one_slide
+    + ". Of clean patches, {false_refusals} are refused (n = {false_refusals:n}). An attack with the model's own "
+    "gradient leaves ROC-AUC {attacked_auc} and is noticed: {attack_seen}; an opponent who knows the guards can avoid"
+    " them, so the mitigation is to take files from the scanner by checksum.",
 )
 
 # %%

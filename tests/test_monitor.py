@@ -13,6 +13,7 @@ from pcam.data import open_split
 from pcam.errors import DataError
 from pcam.evaluation import deployment
 from pcam.evaluation.features import FEATURE_NAMES, patch_features
+from pcam.evaluation.intervals import wilson
 from pcam.evaluation.monitor import QUANTITIES, fit_monitor, known_colours, ks_distances, watch_patches, watch_split
 from pcam.models import build
 
@@ -74,6 +75,30 @@ def test_bad_windows_and_references_are_refused() -> None:
         monitor.check(values[:0])
     with pytest.raises(DataError, match="at least two slides or patches, found 1"):
         fit_monitor(values, np.zeros(len(values)))
+
+
+def test_false_alarms_are_counted_with_the_windows_that_share_no_patch() -> None:
+    values, slide = slides(0)
+    monitor = fit_monitor(values, slide, window=64, false_alarm=0.01)
+    fresh, fresh_slide = slides(1)
+    rate = monitor.false_alarms(fresh, fresh_slide)
+    assert rate.n == 720 // 64 and rate.value < 0.1
+    assert (rate.low, rate.high) == pytest.approx(wilson(rate.value * rate.n, rate.n))
+    loose = fit_monitor(values, slide, window=64, false_alarm=0.5).false_alarms(fresh, fresh_slide)
+    assert loose.value > rate.value and loose == fit_monitor(values, slide, false_alarm=0.5).false_alarms(
+        fresh, fresh_slide
+    )
+    with pytest.raises(DataError, match="at least one window of 64 patches, found 63"):
+        monitor.false_alarms(fresh[:63])
+
+
+def test_a_window_of_one_slide_alarms_where_slides_differ() -> None:
+    values, slide = slides(0, n_slides=24)
+    values += 4 * np.linspace(-1, 1, 24)[slide][:, None]
+    monitor = fit_monitor(values, slide, window=48)
+    alone, mixed = monitor.alarms_by_group(values, slide), monitor.false_alarms(values, slide)
+    assert alone.n == 24 and alone.value > 0.3 > 0.1 > mixed.value
+    assert (alone.low, alone.high) == pytest.approx(wilson(alone.value * 24, 24))
 
 
 CHANGES = (deployment.stain_shift, deployment.out_of_focus, deployment.recompress, deployment.pen_mark)

@@ -336,6 +336,19 @@ def test_a_wrong_address_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     assert "secret" not in str(error.value)
 
 
+def test_the_command_tells_of_a_dead_server_in_one_line(run: Run) -> None:
+    command = [sys.executable, "-m", "pcam", "track", str(run.path)]
+    for uri, said in (
+        (f"http://127.0.0.1:{free_port()}", "no connection; nothing is lost, run 'pcam track' when the server is back"),
+        ("localhost:5000", "MLFLOW_TRACKING_URI is 'localhost:5000'; set it to an MLflow server"),
+    ):
+        done = subprocess.run(
+            command, env=os.environ | {"MLFLOW_TRACKING_URI": uri}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2 and done.stdout == ""
+        assert said in done.stderr and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [

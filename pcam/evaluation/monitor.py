@@ -16,6 +16,7 @@ import numpy as np
 from pcam.data.format import Split
 from pcam.errors import DataError
 from pcam.evaluation.features import FEATURE_NAMES, patch_features
+from pcam.evaluation.intervals import wilson
 
 QUANTITIES = ("score", *FEATURE_NAMES, "foreign colour")
 _BINS = 16**3
@@ -39,6 +40,22 @@ class Check:
     def alarm(self) -> bool:
         """Whether the limit is exceeded."""
         return self.distance > self.limit
+
+
+@dataclass(frozen=True)
+class AlarmRate:
+    """Share of windows that raise the alarm.
+
+    Attributes:
+        value: the share.
+        low, high: 95 % interval, Wilson's for n windows.
+        n: number of windows that share no patch; more that are drawn at random make the share smoother, not surer.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +92,35 @@ class Monitor:
     def outliers(self, values: np.ndarray) -> np.ndarray:
         """Tell which single patches (W, Q) lie outside anything in the reference, bool (W,)."""
         return np.any((values < self.low) | (values > self.high), axis=1)
+
+    def false_alarms(self, values: np.ndarray, groups: np.ndarray | None = None, windows: int = 200) -> AlarmRate:
+        """Share of windows with an alarm among clean patches (N, Q) that the limits do not come from.
+
+        Args:
+            values: from `watch_split`.
+            groups: (N,), slide of each patch; the slides of each window are then drawn anew, with replacement.
+            windows: number of windows to draw.
+
+        Raises:
+            DataError: fewer patches than a window needs.
+        """
+        if len(values) < self.window:
+            raise DataError(f"false alarms need at least one window of {self.window} patches, found {len(values)}")
+        units = np.arange(len(values)) if groups is None else np.unique(groups, return_inverse=True)[1]
+        members = [np.flatnonzero(units == unit) for unit in range(int(units.max()) + 1)]
+        rng = np.random.default_rng(0)
+        alarms = 0
+        for _ in range(windows):
+            drawn = np.concatenate([members[unit] for unit in rng.integers(len(members), size=len(members))])
+            alarms += self.check(values[rng.choice(drawn, self.window)]).alarm
+        n = len(values) // self.window
+        return AlarmRate(alarms / windows, *wilson(alarms / windows * n, n), n)
+
+    def alarms_by_group(self, values: np.ndarray, groups: np.ndarray) -> AlarmRate:
+        """Share of slides (N,) whose patches (N, Q), up to a window of them, raise the alarm by themselves."""
+        slides = np.unique(groups)
+        alarms = sum(self.check(values[groups == slide][: self.window]).alarm for slide in slides)
+        return AlarmRate(alarms / len(slides), *wilson(alarms, len(slides)), len(slides))
 
     def alarm_rate(self, values: np.ndarray, windows: int = 100, seed: int = 0) -> float:
         """Share of random windows of these patches (N, Q) that raise the alarm."""
