@@ -99,7 +99,7 @@ class TuneReport:
 
     def __str__(self) -> str:
         best = self.champion
-        words = "".join(f" {key}={value:.4g}" for key, value in best.params.items())
+        words = "".join(f" {key}={value!r}" for key, value in best.params.items())
         pruned = sum(trial.state == "pruned" for trial in self.trials)
         out = "".join(
             f"\n{f.name} is out of the running: {f.reason}" for f in [*self.dropped, self.untuned] if f.reason
