@@ -96,7 +96,8 @@ _ = chapter.record("deterministic", controls["deterministic_algorithms"], runs=[
 chapter.answer(
     "2",
     "Every generator is seeded by one function, and every switch is put back when the run ends, so that no run "
-    "depends on the one before it. The champion's record says deterministic algorithms: {deterministic}.",
+    "depends on the one before it. The champion's record says that deterministic algorithms were "
+    "{deterministic:on|off}.",
 )
 
 # %% [markdown]
@@ -183,10 +184,11 @@ chapter.figure(
 # %% tags=["nbval-ignore-output"]
 chapter.answer(
     "3",
-    "Of {n_twins} pairs of twins, {n_equal} agree in every bit of the weights and every logged number: {twins_agree}. "
+    "Of {n_twins} pairs of twins, {n_equal} agree in every bit of the weights and every logged number. "
     "With one of {n_controls} seeds left to chance, {n_parting} pairs part, by up to {largest_gap} in valid loss. "
-    "Reader processes change nothing (same weights: {workers_agree}). On this machine, another number of threads "
-    "leaves the weights the same: {threads_agree}; so does allowing any algorithm: {free_agree}.",
+    "Other reader processes {workers_agree:leave|do not leave} the weights as they are. On this machine, another "
+    "number of threads {threads_agree:leaves the weights the same|changes the weights}, and allowing any algorithm "
+    "{free_agree:leaves them the same|changes them}.",
 )
 
 # %% [markdown]
@@ -204,14 +206,15 @@ chapter.record(
     "cost_ratio", ratio.mean, n=timed_pairs, low=ratio.low, high=ratio.high, local=True,
     method="Student t over pairs of timings",
 )  # fmt: skip
-chapter.table(timed.describe().loc[["count", "50%", "min", "max"]].reset_index(), caption="Milliseconds a step")
+spread = timed.agg(["median", "min", "max"]).T.reset_index(names="algorithms")
+chapter.table(spread, caption=f"Milliseconds a step, over {timed_pairs} pairs")
 
 # %%
 device = run.environment["device"]
 _ = chapter.record("device", device, runs=[run])
 chapter.answer(
     "4",
-    "A deterministic step takes {step_ms}, {cost_ratio:ci} times a free one, on this device: {device}. "
+    "On {device}, a deterministic step takes {step_ms}, {cost_ratio:ci} times a free one. "
     "An interval that holds the ratio of equal speed means that no cost was seen.",
 )
 

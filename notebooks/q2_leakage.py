@@ -120,7 +120,7 @@ chapter.record("pairs_within", int(tables.pairs(report)["within a split"].sum())
 chapter.record("pairs_across", int(across))
 chapter.record("tied_test", tied.get("test", 0), split="test")
 chapter.record("groups_of_several", report.summary["groups"]["of_several"])
-print(f"patches tied to another split: {tied}")
+print("patches tied to another split:", ", ".join(f"{n} of {split}" for split, n in tied.items()))
 
 # %% [markdown]
 # ### Statistics and augmentation
@@ -135,7 +135,8 @@ if obstacle:
     print(f"No evidence: {obstacle}.")
 else:
     clean = hygiene.check(chapter.run("mlp-0"), [chapter.split(name) for name in chapter.splits])
-    print(f"statistics of train alone: {clean.from_train}; those of all splits differ by {clean.apart:.3f} grey levels")
+    whose = "are" if clean.from_train else "are not"
+    print(f"the statistics {whose} those of train alone; those of all splits differ by {clean.apart:.3f} grey levels")
     print(f"share of patches that are changed at random: {clean.augmented:.3f} in training, {clean.judged:.3f} judged")
 
 # %% [markdown]
@@ -217,9 +218,9 @@ if obstacle:
 else:
     chapter.record("verdict", "more than chance explains" if gain.low > 0 else "no more than chance explains")
     measured = (
-        "Statistics from train only: {from_train}; those of all splits differ by {apart} at most and would move "
-        "ROC-AUC on test by {worth:ci}. Patches changed at random: a share of {augmented} in training, {judged} of "
-        "those judged. "
+        "The statistics {from_train:are|are not} those of train alone; those of all splits differ by {apart} at most "
+        "and would move ROC-AUC on test by {worth:ci}. Patches changed at random: a share of {augmented} in training, "
+        "{judged} of those judged. "
         + (there if "found_gain" in kept else "No test patch is tied to train, or too few are left without them. ")
         + "When half of test leaks on purpose, ROC-AUC on that half goes from {auc_honest} to {auc_leaky}, by "
         "{gain:ci}: {verdict}. " + (taken if "seen_gain" in kept else "")
@@ -334,7 +335,7 @@ chapter.record("largest_share", largest.file_bytes / largest.public_bytes, n=lar
 chapter.answer(
     "4",
     "The largest file, {largest_split}, has {largest_file_bytes} bytes: {largest_patches_stored} patches stored as "
-    "{largest_dtype}, {largest_bytes_per_value} byte(s) per value; as `uint8` they are {largest_as_uint8} bytes. "
+    "{largest_dtype}, bytes per value: {largest_bytes_per_value}; as `uint8` they are {largest_as_uint8} bytes. "
     "Against the {largest_public_bytes} bytes that the public split has as plain `uint8` that is {largest_share}: "
     "{factor_patches} for the number of patches × {factor_bytes_per_value} for the type × {factor_storage} for chunks "
     "and compression × {factor_other} for HDF5's own records.",

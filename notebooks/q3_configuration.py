@@ -144,8 +144,8 @@ _ = chapter.record(
 chapter.answer(
     "3",
     "The first pair differs in {n_schedule_keys} parameter and its valid loss by {by_schedule}; the second differs in "
-    "{n_seed_keys} parameter, the seed, and its valid loss by {by_seed}. The change of schedule moves more than the "
-    "change of seed: {beyond_seed}.",
+    "{n_seed_keys} parameter, the seed, and its valid loss by {by_seed}. The change of schedule "
+    "{beyond_seed:moves|does not move} it more than the change of seed.",
 )
 
 # %% [markdown]
@@ -208,10 +208,10 @@ print("sources in the run's name:", len(code_files()), "| the runs here are of t
 chapter.answer(
     "4",
     "Of {n_mistakes} mistyped settings {n_refused} are refused, each in one line that names the key. One pixel changed "
-    "by one gives the run another name: {pixel_seen}; the same patches stored otherwise keep it: {storage_ignored}. An "
-    "altered library version is reported: {altered_seen}; since these runs, {n_changed_libraries} libraries have "
-    "changed. What remains: a value that is valid and wrong. No loader can see that, only the difference beside the "
-    "results.",
+    "by one {pixel_seen:gives|does not give} the run another name; the same patches stored otherwise "
+    "{storage_ignored:keep it|do not keep it}. An altered library version {altered_seen:is|is not} reported; since "
+    "these runs, {n_changed_libraries} libraries have changed. What remains: a value that is valid and wrong. No "
+    "loader can see that, only the difference beside the results.",
 )
 
 # %%

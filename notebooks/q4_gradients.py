@@ -186,7 +186,7 @@ chapter.answer(
     "{best}, {best_loss:ci}. Seed by seed, {n_apart} of {n_compared} schedules differ from the constant rate by more "
     "than the interval holds ({apart}); cosine decay by {cosine_gain:ci}. The rate is lowered late because a large "
     "rate moves fast and never settles: late in training the valid loss still moves by {wobble_constant} an epoch at a "
-    "constant rate and by {wobble_cosine} under cosine decay (calmer under decay: {calmer}). Lowered from the start "
+    "constant rate and by {wobble_cosine} under cosine decay, which {calmer:is|is not} calmer. Lowered from the start "
     "it moves slowly: at a tenth of the rate throughout, the final valid loss is {early_loss}.",
 )
 

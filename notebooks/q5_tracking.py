@@ -48,7 +48,7 @@ from pcam.training import load_model, records, reproduce, runs, tracking
 chapter = open_chapter("q5_tracking", data_dir, work_dir)
 
 # %% [markdown]
-# ## 1. The metrics
+# ## 1 The metrics
 #
 # A metric is chosen for what may change without it moving. The test patches are reweighted to other shares of
 # positives; scores and decisions stay as they are. What moves then says as much about the population as about the
@@ -88,7 +88,7 @@ chapter.answer(
 )
 
 # %% [markdown]
-# ## 2. Three seeds
+# ## 2 Three seeds
 #
 # Three trainings that differ in the seed only. The interval of the mean is Student's, and speaks of the spread that
 # training makes; how far the figure depends on the patches is another question, which a bootstrap over slides answers.
@@ -110,7 +110,7 @@ chapter.answer(
 )
 
 # %% [markdown]
-# ## 3. Ad-hoc logging
+# ## 3 Ad-hoc logging
 #
 # Three things go wrong when results are printed, or kept in one shared file: there is more to keep than anybody
 # copies, different configurations print the same figure, and writers overwrite each other.
@@ -135,7 +135,7 @@ chapter.answer(
 )
 
 # %% [markdown]
-# ## 4. The tracker's set-up
+# ## 4 The tracker's set-up
 #
 # No server is needed: a run is a folder, and the metric log is a file to which whole lines are appended. This is the
 # code that names a run, from the package itself; and the code that copies runs to an MLflow server where there is one.
@@ -155,12 +155,12 @@ chapter.record("name_holds", runs.run_id(trained[0].config, chapter.data_dir) ==
 chapter.answer(
     "4",
     "A run is a folder named by the hash of configuration, data and training code, in one of {n_states} states; a "
-    "completed one is never written again. Computing the name of `{run_name}` anew from its configuration and the "
-    "data on the disk gives the same name: {name_holds}.",
+    "completed one is never written again. Computed anew from its configuration and the data on the disk, the name of "
+    "`{run_name}` {name_holds:is the same|is another}.",
 )
 
 # %% [markdown]
-# ## 5. What each run holds
+# ## 5 What each run holds
 
 # %% tags=["nbval-ignore-output"]
 held = records.record_table(trained[0])
@@ -177,13 +177,13 @@ chapter.record("n_intact", sum(records.model_is_intact(run) for run in trained))
 chapter.record("n_checked", len(trained))
 chapter.answer(
     "5",
-    "Each run holds {n_kinds} kinds of evidence, all of them present: {complete}. The model file has the recorded "
-    "SHA-256 in {n_intact} of {n_checked} runs. Plots are not kept but drawn again from the log, as above, so that "
-    "they cannot go stale.",
+    "Each run should hold {n_kinds} kinds of evidence, and {complete:all are|not all are} present. The model file has "
+    "the recorded SHA-256 in {n_intact} of {n_checked} runs. Plots are not kept but drawn again from the log, as "
+    "above, so that they cannot go stale.",
 )
 
 # %% [markdown]
-# ## 6. One run made again
+# ## 6 One run made again
 #
 # A fresh process gets nothing but the record: config.yaml, the data folder named in data.json, and the number of
 # threads in environment.json. What it trains is compared with the first run, logged row by logged row.
@@ -200,13 +200,13 @@ chapter.record("n_rows", again.rows)
 chapter.record("n_equal_rows", again.equal_rows)
 chapter.answer(
     "6",
-    "Trained again from its record alone, in a fresh process, the run is identical bit for bit: {identical}. "
+    "Trained again from its record alone, in a fresh process, the run {identical:is|is not} identical bit for bit: "
     "{n_equal_rows} of {n_rows} logged rows are equal, and the hashes of the weights were compared, not the rounded "
     "losses.",
 )
 
 # %% [markdown]
-# ## 7. New images
+# ## 7 New images
 #
 # Patches are written as PNG files, which the model has never read, together with files that no model should score.
 # `pcam predict` gives each a score or a verdict.
@@ -230,7 +230,7 @@ chapter.answer(
 )
 
 # %% [markdown]
-# ## 8. After deployment
+# ## 8 After deployment
 #
 # Each scenario changes patches or weights and raises no error. ROC-AUC needs labels, which nobody has in use. Three
 # guards need none: a monitor of windows, whose limits come from one half of valid's slides against the other; the
@@ -315,14 +315,14 @@ chapter.answer(
     "faults of the software are for it. Clean windows that mix slides alarm at a rate of {false_alarms:ci}"
     + one_slide
     + ". Of clean patches, {false_refusals} are refused (n = {false_refusals:n}). An attack with the model's own "
-    "gradient leaves ROC-AUC {attacked_auc} and is noticed: {attack_seen}; an opponent who knows the guards can avoid"
-    " them, so the mitigation is to take files from the scanner by checksum.",
+    "gradient leaves ROC-AUC {attacked_auc} and {attack_seen:is|is not} noticed; an opponent who knows the guards can "
+    "avoid them, so the mitigation is to take files from the scanner by checksum.",
 )
 
 # %%
 chapter.headline(
-    "Each run is a folder named by what determines it; one was made again bit for bit from its record ({identical}), "
-    "and ROC-AUC over {mean_roc_auc:n} seeds is {mean_roc_auc}."
+    "Each run is a folder named by what determines it; one {identical:was|could not be} made again bit for bit from "
+    "its record, and ROC-AUC over {mean_roc_auc:n} seeds is {mean_roc_auc}."
 )
 
 # %%

@@ -39,7 +39,7 @@ from pcam.journal.packages import installed_packages
 chapter = open_chapter("q7_collaboration", data_dir, work_dir)
 
 # %% [markdown]
-# ## Q7.1 The history, read with git
+# ## 1 The history, read with git
 #
 # The counts below are read from the clone in which this page was made; they grow with every commit and differ
 # between clones, so that no test compares them. A shallow clone hides its older commits, and an archive has no
@@ -68,13 +68,13 @@ if history:
     chapter.record("tested_commits", with_tests)
     chapter.answer(
         "1",
-        "The clone is {whole}. It holds {commits} commits by {authors} authors on {branches} branches, with {merges} "
-        "merges; the history is {linear}. Of the {code_commits} commits that touch the package, {tested_commits} touch "
-        "its tests too.",
+        "The clone is {whole}. Authors: {authors}; branches: {branches}; commits: {commits}, merges among them: "
+        "{merges}. The history is {linear}. Of the {code_commits} commits that touch the package, {tested_commits} "
+        "touch its tests too.",
     )
 
 # %% [markdown]
-# ## Q7.2 What CI runs, and what each gate stops
+# ## 2 What CI runs, and what each gate stops
 #
 # The jobs come from the workflow's own file.
 
@@ -108,7 +108,7 @@ chapter.answer(
 )
 
 # %% [markdown]
-# ## Q7.3 Why CPU wheels in CI
+# ## 3 Why CPU wheels in CI
 #
 # What the environment of this page weighs, from the packages' own file lists. The sizes differ between platforms,
 # so that no test compares them.
@@ -132,7 +132,7 @@ chapter.answer(
 )
 
 # %% [markdown]
-# ## Q7.4 A merge conflict in a notebook
+# ## 4 A merge conflict in a notebook
 #
 # In a repository of its own, two people change one notebook and both run it; then their branches are merged. The
 # notebook is paired with a text (`py:percent`), and both are committed.

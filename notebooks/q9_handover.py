@@ -37,7 +37,7 @@ from pcam.journal import bundle, handover, open_chapter
 chapter = open_chapter("q9_handover", data_dir, work_dir)
 
 # %% [markdown]
-# ## Q9.1 The README
+# ## 1 The README
 
 # %%
 readme = (project_root() / "README.md").read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ chapter.answer(
 )
 
 # %% [markdown]
-# ## Q9.2 The offline bundle
+# ## 2 The offline bundle
 #
 # `pcam bundle make` packs the source, the finished book, the evidence and the best run. This page is a part of the
 # book, so that the bundle made here is without the book; all else is the same code.
@@ -133,7 +133,7 @@ chapter.answer(
 )
 
 # %% [markdown]
-# ## Q9.3 The submission checklist
+# ## 3 The submission checklist
 #
 # Computed from the files; what is missing is said to be missing.
 

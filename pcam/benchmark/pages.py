@@ -146,7 +146,7 @@ def scaling_figure(table: pd.DataFrame) -> Figure:
         axes.grid(alpha=0.3)
     left.set_yscale("log")
     right.set_ylim(bottom=0)
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, handlelength=4, frameon=False)
     return figure
 
 

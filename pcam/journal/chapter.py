@@ -22,7 +22,7 @@ from IPython.display import Markdown, display
 
 from pcam.data.format import Split, available_splits, open_split
 from pcam.errors import JournalError, did_you_mean
-from pcam.journal.evidence import Evidence, Value, bind, make_value, marked
+from pcam.journal.evidence import Evidence, Value, bind, format_number, make_value, marked
 from pcam.journal.plan import Plan, open_plan
 from pcam.journal.questions import QUESTIONS, Question
 from pcam.provenance import git_state, hardware
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pcam.training import Run
 
 # Where a long name in a table may be broken, so that its column leaves room for the others.
-_WITHIN_NAME = re.compile(r"_(?=\w)")
+_WITHIN_NAME = re.compile(r"_(?=\w)|\.(?=[a-z])")
 _ASSIGNED = re.compile(r"^(\w+)(?: *:[^=\n]*)? *=", re.MULTILINE)
 _INJECTED = "# Parameters\n"  # so begins the cell that papermill writes
 
@@ -171,15 +171,15 @@ class Chapter:
     # ------------------------------------------------------------ display
 
     def table(self, frame: pd.DataFrame, caption: str) -> None:
-        """Show a table whose cells come from code; measures are printed with three decimals, text is escaped."""
+        """Show a table whose cells come from code; measures are printed as in an answer, text is escaped."""
         # A nullable integer that is missing would be printed as "<NA>", whatever `na_rep` says.
         nullable = [name for name in frame if str(frame[name].dtype) == "Int64"]
         frame = frame.assign(**{name: frame[name].astype(object).fillna(float("nan")) for name in nullable})
-        plain = frame.to_string(index=False, float_format="{:.3f}".format, na_rep="undefined")
+        plain = frame.to_string(index=False, float_format=format_number, na_rep="undefined")
         rows = frame.to_html(
-            index=False, border=0, escape=True, float_format="{:.3f}".format, na_rep="undefined", classes="pcam-table"
+            index=False, border=0, escape=True, float_format=format_number, na_rep="undefined", classes="pcam-table"
         ).replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n<thead>", 1)
-        rows = _WITHIN_NAME.sub("_<wbr>", rows)
+        rows = _WITHIN_NAME.sub(r"\g<0><wbr>", rows)
         display({"text/html": f'<div class="pcam-scroll">{rows}</div>', "text/plain": f"{caption}\n{plain}"}, raw=True)
 
     def figure(self, figure: Figure, alt: str) -> None:
