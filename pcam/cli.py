@@ -226,9 +226,23 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         args.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    for name in ("dir", "src", "dst", "out", "runs", "run_dir", "predictions", "model", "tar"):
-        if getattr(args, name, None) == "":
-            parser.error(f"{name} is empty: name a file or folder")  # else it would mean the folder one is in
+    paths = (
+        "dir",
+        "src",
+        "dst",
+        "data",
+        "out",
+        "runs",
+        "run_dir",
+        "predictions",
+        "found_on",
+        "model",
+        "journal",
+        "tar",
+    )
+    for name in paths:
+        if getattr(args, name, None) == "":  # else it would mean the folder one is in, or the sample
+            parser.error(f"{name} is empty: name a file or folder")
     try:
         code = args.handler(args)
         sys.stdout.flush()

@@ -66,7 +66,9 @@ def test_help_has_an_example(verb: tuple[str, ...], capsys: pytest.CaptureFixtur
         (["journal", "run", "q10"], "unknown question 'q10'"),
         (["journal", "train", "cn-0"], "plans no run 'cn-0'; did you mean 'cnn-0'?"),
         (["journal", "run", "q1", "--data", "no_such_folder"], "no_such_folder: no such data folder"),
+        (["journal", "run", "q1", "--data", ""], "data is empty: name a file or folder"),
         (["bundle", "verify", "none.tar"], "none.tar"),
+        (["bundle", "make", "README.md"], "README.md: a bundle is a tar; name it README.tar"),
     ],
     ids=lambda v: " ".join(v)[:60] if isinstance(v, list) else None,
 )

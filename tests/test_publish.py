@@ -13,7 +13,7 @@ from pcam.journal import check, notebooks, publish, stage, workflow
 from pcam.journal.evidence import Evidence, Value
 from pcam.journal.notebooks import read_notebook, source_digest, write_notebook
 from pcam.journal.questions import QUESTIONS
-from pcam.storage import sha256_file, write_json, write_text
+from pcam.storage import ClaimedError, claim, sha256_file, write_json, write_text
 
 CHAPTERS = {name: QUESTIONS[name] for name in ("q4_gradients", "q6_slicing")}
 SETTINGS = "title: Book\nauthor: A\nexecute: {execute_notebooks: 'off'}\nonly_build_toc_files: true\n"
@@ -195,7 +195,13 @@ def test_the_book_is_replaced_only_by_one_that_was_built_without_a_warning(proje
     with pytest.raises(JournalError, match=r"the book was not built: .*nobody_wrote_this.*; see .*build\.log"):
         stage.build()
     assert first.read_bytes() == shown
-    assert not [path for path in (project / "_build").iterdir() if path.name.startswith(".")]
+    assert [path.name for path in (project / "_build").iterdir()] == ["html"]
+
+
+def test_two_books_are_not_mixed(project: Path) -> None:
+    with claim(project / "_build" / "html.claim"), pytest.raises(ClaimedError, match=r"_build: process .* wait for it"):
+        stage.build()
+    assert [path.name for path in (project / "_build").iterdir()] == []
 
 
 def test_a_swap_that_was_cut_short_is_mended_by_the_next(tmp_path: Path) -> None:

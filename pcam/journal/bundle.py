@@ -105,9 +105,11 @@ def make_bundle(out: Path | str, data_dir: Path | str | None = None) -> Path:
         data_dir: the data folder whose journal it is; None: the synthetic sample.
 
     Raises:
-        JournalError: the journal is not finished.
+        JournalError: the journal is not finished, or the name does not end in .tar.
         StorageError: the tar cannot be written.
     """
+    if Path(out).suffix != ".tar":  # a slip would replace the file that is named
+        raise JournalError(f"{out}: a bundle is a tar; name it {Path(out).stem}.tar")
     plan = open_plan(data_dir, make=False)
     files = contents(plan, best_run(planned_runs(plan)), project_root() / "_build" / "html")
     return pack(files, out, journal=plan.work.name, data_kind=plan.kind)

@@ -24,7 +24,7 @@ from pcam.journal.evidence import Evidence, load_evidence
 from pcam.journal.notebooks import chapter_source, failed_path, read_notebook, source_digest, write_notebook
 from pcam.journal.plan import Plan, open_plan
 from pcam.journal.questions import QUESTIONS, Question
-from pcam.storage import make_folder, sha256_file, write_json, write_text
+from pcam.storage import claim, make_folder, sha256_file, write_json, write_text
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Of several forms of an output the book shows one of these. LaTeX, even unused, would call MathJax from the web, and
@@ -221,7 +221,8 @@ def build(data_dir: Path | str | None = None) -> Path:
     # The workflow sees by this file whose book is on show, and that it is there; the bundle, which evidence it shows.
     write_json(html / edition_name(plan.work), edition)
     shown = project_root() / "_build" / "html"
-    swap(html, shown)
+    with claim(shown.parent / "html.claim"):  # journals of two data folders may end at the same time
+        swap(html, shown)
     return shown / "index.html"
 
 
