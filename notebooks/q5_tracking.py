@@ -267,13 +267,13 @@ chapter.figure(
 
 # %% [markdown]
 # False alarms are counted on all clean patches of the reported split: in windows that mix its slides, as those do that
-# set the limits, and in windows of one slide each, as many of its patches as there are up to a window.
+# set the limits, and, where slides are known, in windows of one slide each: its patches, up to a window of them.
 
 # %% tags=["nbval-ignore-output"]
 clean_values = monitor.watch_split(scored[0].score, fresh, known)
 alarms = {"false_alarms": guard.false_alarms(clean_values, fresh.groups)}
-if fresh.groups is not None:
-    alarms["one_slide_alarms"] = guard.alarms_by_group(clean_values, fresh.groups)
+if fresh.slides is not None:  # groups of overlapping patches are too small to fill a window
+    alarms["one_slide_alarms"] = guard.alarms_by_slide(clean_values, fresh.slides)
 for name, rate in alarms.items():
     ends = {"low": rate.low, "high": rate.high, "method": "Wilson, for windows that share no patch"}
     chapter.record(name, rate.value, n=rate.n, **ends, split=split, runs=trained[:1])

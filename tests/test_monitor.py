@@ -96,7 +96,7 @@ def test_a_window_of_one_slide_alarms_where_slides_differ() -> None:
     values, slide = slides(0, n_slides=24)
     values += 4 * np.linspace(-1, 1, 24)[slide][:, None]
     monitor = fit_monitor(values, slide, window=48)
-    alone, mixed = monitor.alarms_by_group(values, slide), monitor.false_alarms(values, slide)
+    alone, mixed = monitor.alarms_by_slide(values, slide), monitor.false_alarms(values, slide)
     assert alone.n == 24 and alone.value > 0.3 > 0.1 > mixed.value
     assert (alone.low, alone.high) == pytest.approx(wilson(alone.value * 24, 24))
 

@@ -116,10 +116,10 @@ class Monitor:
         n = len(values) // self.window
         return AlarmRate(alarms / windows, *wilson(alarms / windows * n, n), n)
 
-    def alarms_by_group(self, values: np.ndarray, groups: np.ndarray) -> AlarmRate:
+    def alarms_by_slide(self, values: np.ndarray, slide: np.ndarray) -> AlarmRate:
         """Share of slides (N,) whose patches (N, Q), up to a window of them, raise the alarm by themselves."""
-        slides = np.unique(groups)
-        alarms = sum(self.check(values[groups == slide][: self.window]).alarm for slide in slides)
+        slides = np.unique(slide)
+        alarms = sum(self.check(values[slide == one][: self.window]).alarm for one in slides)
         return AlarmRate(alarms / len(slides), *wilson(alarms, len(slides)), len(slides))
 
     def alarm_rate(self, values: np.ndarray, windows: int = 100, seed: int = 0) -> float:
