@@ -138,7 +138,7 @@ def neighbour_content(found: Neighbours, train: Split, quality: int) -> tuple[di
     Returns:
         What they are, with all of them as one picture; and for each of the B patches the K pairs (place, distance).
     """
-    from pcam.evaluation.gallery_patches import sprite_sheet
+    from pcam.evaluation.gallery_patches import pictures
 
     unique, place = np.unique(found.index, return_inverse=True)
     side = PATCH_SHAPE[0] // 2
@@ -156,8 +156,8 @@ def neighbour_content(found: Neighbours, train: Split, quality: int) -> tuple[di
         for index in unique
     ]
     about = {
-        "split": train.name, "searched": found.searched, "of": len(train), "by": found.by, "side": side,
-        "sheet": sprite_sheet(halves, quality), "patches": held,
+        "split": train.name, "searched": found.searched, "of": len(train), "by": found.by,
+        "pictures": pictures(halves, quality), "patches": held,
     }  # fmt: skip
     pairs = zip(place.reshape(found.index.shape), found.distance, strict=True)
     return about, [[[int(p), float(f"{d:.3g}")] for p, d in zip(places, far, strict=True)] for places, far in pairs]

@@ -27,7 +27,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 function unpack({ kind, data }) {
-  const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+  const bytes = bytesOf(data);
   return kind === "f4" ? new Float32Array(bytes.buffer) : new Float64Array(bytes.buffer);
 }
 
@@ -44,6 +44,10 @@ function countFrom(sorted, t) {
 const whole = (number) => number.toLocaleString("en");
 const share = (part, of) => (of ? (part / of).toFixed(3) : "undefined");
 const short = (t) => (t > 1 ? "above 1" : t.toFixed(3));
+const plural = (n, one, many) => `${whole(n)} ${n === 1 ? one : many}`;
+/** Touch the page only where something changed: an equal text set again would be laid out again. */
+const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+const mark = (node, name, value) => { if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value); };
 
 /** Bars of the scores by class: with tumour above the line, without below. Heights are square roots, to show the few. */
 function histogram(negative, positive, labelled) {
@@ -92,23 +96,29 @@ function histogram(negative, positive, labelled) {
   return { chart, move };
 }
 
-/** A function that draws one patch of a sheet into a canvas; those asked for before the picture is decoded wait for it. */
-function painter(sheet, count, side) {
-  const picture = new Image(), wide = Math.ceil(Math.sqrt(count));
-  let waiting = [];
-  const draw = (canvas, place) => {
-    if (!picture.complete || !picture.naturalWidth) { waiting.push([canvas, place]); return; }
-    const x = (place % wide) * side, y = Math.floor(place / wide) * side;
+const bytesOf = (base64) => Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+const drawn = new WeakMap(); // canvas → what it is to show
+
+/** A function that draws one patch into a canvas. A sheet is decoded, beside the page's own work, when first asked for. */
+function painter({ sheets, side, each }) {
+  const held = [];
+  const sheet = (number) => (held[number] ??= createImageBitmap(new Blob([bytesOf(sheets[number].split(",")[1])], { type: "image/webp" }))
+    .then((picture) => (held[number] = picture)));
+  const copy = (picture, place, canvas) => {
+    const wide = picture.width / side, x = (place % wide) * side, y = Math.floor(place / wide) * side;
     canvas.getContext("2d").drawImage(picture, x, y, side, side, 0, 0, side, side);
   };
-  picture.onload = () => { const due = waiting; waiting = []; due.forEach(([canvas, place]) => draw(canvas, place)); };
-  if (sheet) picture.src = sheet;
-  return draw;
+  return (canvas, place) => {
+    const picture = sheet(Math.floor(place / each)), asked = {};
+    drawn.set(canvas, asked); // the last patch asked for is the one drawn, whichever sheet is decoded first
+    if (picture instanceof ImageBitmap) copy(picture, place % each, canvas);
+    else picture.then((decoded) => { if (drawn.get(canvas) === asked) copy(decoded, place % each, canvas); });
+  };
 }
 
 /** Paint an attribution: orange speaks for tumour, blue against, and what says little stays clear. */
 function paintMap(canvas, { data }, side) {
-  const values = new Int8Array(Uint8Array.from(atob(data), (character) => character.charCodeAt(0)).buffer);
+  const values = new Int8Array(bytesOf(data).buffer);
   const image = new ImageData(side, side);
   values.forEach((value, at) => image.data.set([...(value > 0 ? [230, 120, 0] : [0, 90, 200]), 1.75 * Math.abs(value)], 4 * at));
   canvas.getContext("2d").putImageData(image, 0, 0);
@@ -117,12 +127,11 @@ function paintMap(canvas, { data }, side) {
 function render({ model, el }) {
   const content = model.get("content");
   const [negative, positive] = content.scores.map(unpack);
-  const { labelled, patches, side } = content;
+  const { labelled, patches } = content, { side } = content.pictures;
   const names = labelled ? ["FN", "FP", "TP", "TN"] : ["P", "N"];
   const featureNames = content.features.map((feature) => feature.name);
-  patches.forEach((patch, place) => { patch.place = place; });
   const initial = () => ({
-    outcomes: new Set(labelled ? ["FN", "FP"] : ["P", "N"]), slide: "", slice: "", suspect: false, from: 0, to: 1, limit: PAGE,
+    outcomes: new Set(labelled ? ["FN", "FP"] : ["P", "N"]), slide: null, slice: "", suspect: false, from: 0, to: 1, limit: PAGE,
   });
   const view = { ...initial(), sort: labelled ? "loss" : "score", down: true };
   let threshold = model.get("threshold");
@@ -143,29 +152,29 @@ function render({ model, el }) {
   if (!labelled) delete keys.loss;
   featureNames.forEach((name, place) => { keys[name] = [name, (patch) => patch.features[place]]; });
 
-  const draw = painter(content.sheet, patches.length, side);
+  const draw = painter(content.pictures);
   const tiles = new Map();
   const tileOf = (patch) => {
-    if (!tiles.has(patch.place)) {
+    if (!tiles.has(patch)) {
       const canvas = make("canvas", { width: side, height: side, "aria-hidden": "true" });
       draw(canvas, patch.place);
       const badge = make("span", { class: "pg-badge" });
       const text = make("span", { class: "pg-score", text: patch.score.toFixed(3) });
-      const button = make("button", { type: "button", tabindex: "-1", onclick: () => select(patch.index) },
+      const button = make("button", { type: "button", tabindex: "-1", onclick: () => { rove(button); select(patch.index); } },
         make("span", { class: "pg-frame" }, canvas), make("span", { class: "pg-caption" }, badge, text));
-      tiles.set(patch.place, { item: make("li", {}, button), button, badge });
+      tiles.set(patch, { item: make("li", {}, button), button, badge });
     }
-    return tiles.get(patch.place);
+    return tiles.get(patch);
   };
 
   // ---- the decision: slider, histogram, table of outcomes
   const { chart, move } = histogram(negative, positive, labelled);
   const setThreshold = (value) => {
     if (!Number.isFinite(value)) return;
-    model.set("threshold", value);
-    model.save_changes();
     threshold = value; // a live model tells of its change later than the next frame
     schedule();
+    model.set("threshold", value);
+    model.save_changes();
   };
   const slider = make("input", {
     type: "range", min: 0, max: 1, step: 0.001, "aria-label": "Threshold", oninput: () => setThreshold(Number(slider.value)),
@@ -189,6 +198,12 @@ function render({ model, el }) {
     return make("td", {}, button);
   };
   const rates = make("dl", { class: "pg-rates" });
+  const [sensitivity, specificity] = ["Sensitivity", "Specificity"].map((name) => {
+    const value = make("strong"), of = make("span", { class: "pg-small" });
+    rates.append(make("dt", { text: name }), make("dd", {}, value, " ", of));
+    return (part, all) => { write(value, share(part, all)); write(of, `${whole(part)} of ${whole(all)}`); };
+  });
+  const printed = make("p", { class: "pg-printed" });
   const head = (text, scope) => make("th", { scope, text });
   const matrix = labelled
     ? make("table", {}, make("tr", {}, make("td"), head("called tumour", "col"), head("called none", "col")),
@@ -205,7 +220,8 @@ function render({ model, el }) {
   };
   const refilter = (key, value) => { view[key] = value; view.limit = PAGE; update(); };
   const slides = [...new Set(patches.map((patch) => patch.slide))].filter((slide) => slide !== null).sort();
-  const [slideList, slideField] = choice("Slide ", [["", "all"], ...slides.map((s) => [s, s])], (v) => refilter("slide", v));
+  const [slideList, slideField] = choice("Slide ", [["", "all"], ...slides.map((s, i) => [String(i), s])],
+    (v) => refilter("slide", v === "" ? null : slides[Number(v)]));
   const [sliceList, sliceField] = choice("Slice ", [["", "all"], ...content.slices.map((s, i) => [String(i), s])],
     (v) => refilter("slice", v));
   const [sortList, sortField] = choice("Sort by ", Object.entries(keys).map(([key, [text]]) => [key, text]), (v) => refilter("sort", v));
@@ -223,13 +239,24 @@ function render({ model, el }) {
     type: "button", class: "pg-plain", text: "Reset filters",
     onclick: () => { Object.assign(view, initial()); doubtful.checked = false; slideList.value = sliceList.value = ""; from.value = 0; to.value = 1; update(); },
   });
-  const status = make("p", { class: "pg-status", role: "status" });
+  const status = make("p", { class: "pg-status" });
   // A screen reader is told the counts once the slider rests: at each step it would never finish a sentence.
-  const spoken = make("p", { class: "pg-spoken", "aria-live": "polite" });
+  const spoken = make("p", { class: "pg-spoken", role: "status", "aria-live": "polite" });
   let resting = 0;
   const speak = (text) => { clearTimeout(resting); resting = setTimeout(() => { spoken.textContent = text; }, 600); };
-  const grid = make("ul", { class: "pg-grid", "aria-label": "Patches" });
-  const more = make("button", { type: "button", class: "pg-plain pg-more", onclick: () => { view.limit += PAGE; update(); } });
+  const grid = make("ul", { class: "pg-grid", role: "list", "aria-label": "Patches" });
+  const more = make("button", {
+    type: "button", class: "pg-plain pg-more",
+    onclick: () => { const next = listed[view.limit]; view.limit += PAGE; update(); rove(tileOf(next).button).focus(); },
+  });
+  // One tab stop for the grid, which stays where the reader was.
+  let stop = null;
+  const rove = (button) => {
+    if (stop) stop.tabIndex = -1;
+    stop = button;
+    stop.tabIndex = 0;
+    return button;
+  };
 
   // ---- one patch, large
   const large = make("canvas", { width: side, height: side, role: "img" });
@@ -237,19 +264,24 @@ function render({ model, el }) {
   const mapped = make("input", { type: "checkbox", onchange: () => showSelected() });
   const mapText = make("p", { class: "pg-small" });
   const near = content.neighbours;
-  const drawNear = near && painter(near.sheet, near.patches.length, near.side);
+  const drawNear = near && painter(near.pictures);
   const nearList = make("ol", { class: "pg-near", "aria-label": "Nearest training patches" });
   const facts = make("dl", { class: "pg-facts" });
-  const title = make("h2", { tabindex: "-1" });
+  const title = make("h2", { tabindex: "-1", "aria-live": "polite" }); // says which patch is next while focus stays
   const step = (by) => {
     const place = listed.findIndex((patch) => patch.index === model.get("selected")) + by;
-    if (listed[place]) select(listed[place].index);
+    if (!listed[place]) return;
+    if (tileOf(listed[place]).item.isConnected) rove(tileOf(listed[place]).button);
+    select(listed[place].index);
   };
   const before = make("button", { type: "button", class: "pg-plain", text: "← Previous", onclick: () => step(-1) });
   const after = make("button", { type: "button", class: "pg-plain", text: "Next →", onclick: () => step(1) });
   const dialog = make("dialog", {
     "aria-label": "One patch",
-    onclose: () => select(null),
+    onclose: () => {
+      select(null);
+      if (grid.contains(document.activeElement) && stop.isConnected) stop.focus(); // the patch looked at last
+    },
     onclick: (event) => event.target === dialog && dialog.close(), // on the backdrop
     onkeydown: (event) => {
       if (event.key === "ArrowLeft") step(-1);
@@ -286,7 +318,7 @@ function render({ model, el }) {
         + `${patch.map.sum > 0 ? "+" : ""}${patch.map.sum}.` : "";
     }
     if (near) nearList.replaceChildren(...patch.near.map(([place, distance]) => {
-      const other = near.patches[place], canvas = make("canvas", { width: near.side, height: near.side, "aria-hidden": "true" });
+      const other = near.patches[place], canvas = make("canvas", { width: near.pictures.side, height: near.pictures.side, "aria-hidden": "true" });
       drawNear(canvas, place);
       const truth = other.label === null ? "no label" : other.label ? "tumour" : "no tumour";
       return make("li", { title: other.slide === null ? null : `slide ${other.slide}` }, canvas,
@@ -301,23 +333,23 @@ function render({ model, el }) {
     ].filter(Boolean);
     facts.replaceChildren(...rows.flatMap(([term, text]) => [make("dt", { text: term }), make("dd", { text })]));
     const place = listed.indexOf(patch);
-    before.disabled = place < 1;
-    after.disabled = place < 0 || place + 1 >= listed.length;
+    // Not `disabled`, which would drop the focus and with it the arrow keys.
+    mark(before, "aria-disabled", place < 1);
+    mark(after, "aria-disabled", place < 0 || place + 1 >= listed.length);
     if (!dialog.open) { dialog.showModal(); title.focus(); }
   }
 
-  // ---- keyboard: one tab stop for the grid, arrows inside it
+  // ---- keyboard: arrows inside the grid
   grid.addEventListener("keydown", (event) => {
     const buttons = [...grid.querySelectorAll("button")], at = buttons.indexOf(document.activeElement);
     if (at < 0) return;
-    const columns = Math.max(1, buttons.filter((button) => button.offsetTop === buttons[0].offsetTop).length);
+    const top = (button) => button.parentNode.getBoundingClientRect().top, first = top(buttons[0]);
+    const columns = Math.max(1, buttons.findIndex((button) => top(button) > first + 1));
     const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns, Home: -at, End: buttons.length - 1 - at };
     const target = buttons[at + by[event.key]];
     if (!target) return;
     event.preventDefault();
-    buttons[at].tabIndex = -1;
-    target.tabIndex = 0;
-    target.focus();
+    rove(target).focus();
   });
 
   // ---- what follows from threshold and view
@@ -326,58 +358,64 @@ function render({ model, el }) {
   function update() {
     move(threshold);
     slider.value = threshold;
-    slider.setAttribute("aria-valuetext", `threshold ${short(threshold)}`);
+    mark(slider, "aria-valuetext", `threshold ${short(threshold)}`);
     if (document.activeElement !== exact) exact.value = Number(threshold.toFixed(6));
+    write(printed, `Called ${labelled ? "tumour" : "positive"} from score ${Number(threshold.toFixed(6))}.`);
     const tp = countFrom(positive, threshold), fp = countFrom(negative, threshold);
     const counts = { TP: tp, FN: positive.length - tp, FP: fp, TN: negative.length - fp, P: fp, N: negative.length - fp };
     for (const [name, { button, number }] of Object.entries(cells)) {
-      number.textContent = whole(counts[name]);
-      button.setAttribute("aria-pressed", view.outcomes.has(name));
-      button.setAttribute("aria-label", `${OUTCOMES[name][0]}: ${whole(counts[name])}; show them below`);
+      write(number, whole(counts[name]));
+      mark(button, "aria-pressed", view.outcomes.has(name));
+      mark(button, "aria-label", `${OUTCOMES[name][0]}: ${whole(counts[name])}; show them below`);
     }
-    const rate = (name, part, of) => [make("dt", { text: name }), make("dd", {}, make("strong", { text: share(part, of) }),
-      make("span", { class: "pg-small", text: ` ${whole(part)} of ${whole(of)}` }))];
-    if (labelled) rates.replaceChildren(...rate("Sensitivity", tp, positive.length), ...rate("Specificity", counts.TN, negative.length));
-    if (started) speak(`Threshold ${short(threshold)}: ${names.map((name) => `${whole(counts[name])} ${OUTCOMES[name][0].toLowerCase()}`).join(", ")}`
-      + (labelled ? `; sensitivity ${share(tp, positive.length)}, specificity ${share(counts.TN, negative.length)}.` : "."));
+    if (labelled) { sensitivity(tp, positive.length); specificity(counts.TN, negative.length); }
     const value = keys[view.sort][1], sign = view.down ? -1 : 1;
     listed = patches.filter((patch) => view.outcomes.has(outcomeOf(patch)) && patch.score >= view.from && patch.score <= view.to
-      && (!view.suspect || patch.suspect) && (!view.slide || patch.slide === view.slide) && (!view.slice || patch.slices.includes(Number(view.slice))));
+      && (!view.suspect || patch.suspect) && (view.slide === null || patch.slide === view.slide) && (!view.slice || patch.slices.includes(Number(view.slice))));
     listed.forEach((patch) => { patch.key = sign * value(patch); }); // once a patch, not once a comparison
     listed.sort((a, b) => a.key - b.key || a.index - b.index);
     const visible = listed.slice(0, view.limit);
     const shown = Object.fromEntries(names.map((name) => [name, 0]));
     listed.forEach((patch) => { shown[outcomeOf(patch)]++; });
-    visible.forEach((patch, place) => {
+    for (const patch of visible) {
       const tile = tileOf(patch), { button, badge } = tile, outcome = outcomeOf(patch);
-      button.tabIndex = place ? -1 : 0;
-      if (tile.outcome === outcome) return; // most tiles stay what they are when the threshold moves
+      if (tile.outcome === outcome) continue; // most tiles stay what they are when the threshold moves
       tile.outcome = outcome;
       button.className = `pg-tile ${outcome}`;
       badge.textContent = outcome;
       const slide = patch.slide === null ? "" : `, slide ${patch.slide}`;
       button.setAttribute("aria-label", `Patch ${patch.index}, ${OUTCOMES[outcome][1]}, score ${patch.score.toFixed(3)}${slide}`);
       button.title = `#${patch.index}${slide}`;
-    });
-    // Moving a node drops its focus, so nodes that stay in place are not touched.
-    const items = visible.map((patch) => tileOf(patch).item);
-    if (items.length !== grid.children.length || items.some((item, place) => grid.children[place] !== item)) grid.replaceChildren(...items);
+    }
+    // Moving a node costs its focus and a layout, so those that stay in order are not touched.
+    const items = visible.map((patch) => tileOf(patch).item), kept = new Set(items);
+    for (const item of [...grid.children]) if (!kept.has(item)) item.remove();
+    let here = grid.firstChild;
+    for (const item of items) if (item === here) here = here.nextSibling; else grid.insertBefore(item, here);
+    if (visible.length && !(stop && kept.has(stop.parentNode))) rove(tileOf(visible[0]).button);
     const parts = names.filter((name) => shown[name]).map((name) => `${whole(shown[name])} ${name}`);
-    status.textContent = listed.length
-      ? `${whole(listed.length)} of the ${whole(patches.length)} patches on show: ${parts.join(", ")}.`
-      : patches.length ? "No patch on show fits. Move the threshold, or switch on another cell of the table." : "There are no patches to show.";
+    write(status, listed.length
+      ? `${whole(listed.length)} of the ${plural(patches.length, "patch", "patches")} on show: ${parts.join(", ")}${listed.length > view.limit ? `; the first ${whole(view.limit)} below` : ""}.`
+      : patches.length ? "No patch on show fits. Move the threshold, or switch on another cell of the table." : "There are no patches to show.");
     more.hidden = listed.length <= view.limit;
-    more.textContent = `Show ${Math.min(PAGE, listed.length - view.limit)} more`;
-    order.textContent = view.down ? "↓ high first" : "↑ low first";
-    order.setAttribute("aria-label", view.down ? "Order: high first" : "Order: low first");
+    write(more, `Show ${Math.min(PAGE, listed.length - view.limit)} more`);
+    write(order, view.down ? "↓ high first" : "↑ low first");
+    mark(order, "aria-label", view.down ? "Order: high first" : "Order: low first");
+    if (started) speak(`Threshold ${short(threshold)}: ${names.map((name) => `${whole(counts[name])} ${OUTCOMES[name][0].toLowerCase()}`).join(", ")}`
+      + `${labelled ? `; sensitivity ${share(tp, positive.length)}, specificity ${share(counts.TN, negative.length)}` : ""}. ${status.textContent}`);
     if (dialog.open) showSelected();
   }
 
   const total = negative.length + positive.length;
-  const chosen = patches.length < total ? ` ${whole(patches.length)} patches are on show: the gravest mistakes, and right calls from the lowest to the highest score.` : "";
-  const root = make("section", { class: "pcam-gallery pg-boxed", "aria-label": `Error gallery, ${content.split}` },
+  const { error } = content.pictures, none = !patches.length;
+  const chosen = none ? " No patch is on show." : patches.length < total
+    ? ` ${plural(patches.length, "patch is", "patches are")} on show: ${labelled ? "the gravest mistakes, and right calls" : "a choice"} from the lowest to the highest score.` : "";
+  const pixels = none ? "" : error ? ` To save room, pictures are compressed: pixels are off by ${error.mean} of 255 on average, by ${error.most} at most.`
+    : " Pixels are the file's own.";
+  const root = make("section", { class: "pcam-gallery pg-boxed", "aria-label": `Error gallery, ${content.split}`,
+    "data-lm-suppress-shortcuts": true }, // else JupyterLab takes arrows and letters for commands to its cells
     make("p", { class: "pg-lead" }, make("strong", { text: `Errors on ${content.split}. ` }),
-      labelled ? `Counts are over all ${whole(total)} patches, ${whole(positive.length)} with tumour.${chosen}` : `${whole(total)} patches without labels: calls, not errors.`),
+      labelled ? `Counts are over all ${whole(total)} patches, ${whole(positive.length)} with tumour.${chosen}` : `${whole(total)} patches without labels: calls, not errors.${chosen}`, pixels),
     make("div", { class: "pg-decision" },
       make("div", { class: "pg-cutting" },
         make("div", { class: "pg-row" }, make("label", {}, "Call tumour from score ", exact), reset),
@@ -386,9 +424,9 @@ function render({ model, el }) {
           labelled ? make("span", { class: "pg-key", text: "without" }) : null, slider,
           make("div", { class: "pg-ticks", "aria-hidden": "true" }, ...["0", "0.25", "0.5", "0.75", "1"].map((text) => make("span", { text })))),
         make("p", { class: "pg-small", text: `Score of each patch, ${labelled ? "by truth; " : ""}bar heights are square roots of counts. The threshold started at ${short(content.threshold.value)}: ${content.threshold.rule}.` })),
-      make("div", { class: "pg-outcomes" }, matrix, labelled ? rates : null,
-        make("p", { class: "pg-small pg-hint", text: "Click a cell to show or hide its patches below." }))),
-    make("div", { class: "pg-toolbar", role: "group", "aria-label": "Filters and order" },
+      make("div", { class: "pg-outcomes" }, matrix, labelled ? rates : null, printed,
+        none ? null : make("p", { class: "pg-small pg-hint", text: "Click a cell to show or hide its patches below." }))),
+    make("div", { class: "pg-toolbar", role: "group", "aria-label": "Filters and order", hidden: none },
       slides.length ? slideField : null, content.slices.length ? sliceField : null,
       content.suspects === null ? null
         : make("label", { title: "The model contradicts their label surely enough to look at the label first." }, doubtful, ` label suspects only (${whole(content.suspects)} of all)`),

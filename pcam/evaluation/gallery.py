@@ -6,7 +6,8 @@ module runs on the HTML that the widget also emits: one element that holds its s
 patches as one picture, so that it needs no kernel and no network. The same input gives the same bytes.
 
 The counts are always over all predictions; the patches on show are a stated choice of them. They are the file's own
-pixels, never normalised, compressed as WEBP. What it costs to look behind a score (the training patches most like this
+pixels, never normalised: bit for bit up to a hundred patches, compressed where there are more, and the page says by
+how much that moved them. What it costs to look behind a score (the training patches most like this
 one, the pixels that moved it) is paid only where it is asked for.
 """
 
@@ -16,6 +17,7 @@ import base64
 import hashlib
 import html
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +28,11 @@ import pandas as pd
 import traitlets
 from numpy.typing import NDArray
 
-from pcam.data.format import PATCH_SHAPE, Split, open_split
+from pcam.data.format import Split, open_split
 from pcam.errors import DataError
 from pcam.evaluation import explain
 from pcam.evaluation.features import FEATURES, input_features
-from pcam.evaluation.gallery_patches import MOST, choose_patches, sprite_sheet
+from pcam.evaluation.gallery_patches import MOST, choose_patches, default_quality, pictures, static_list
 from pcam.evaluation.predictions import Predictions, read_predictions
 from pcam.evaluation.thresholds import Confusion, Threshold, fixed_threshold
 
@@ -96,10 +98,12 @@ class ErrorGallery(anywidget.AnyWidget):
             model: the model that made the predictions; neighbours are then those nearest to its last layer, else
                 those nearest in input features.
             attribution: make a map for each patch on show of what moved its score: sixteen gradients of `model` each.
-            quality: of the WEBP pictures, 1 to 100; None: 75, about 4.5 kB a patch, or 60 for more than 1,000.
+            quality: of the WEBP pictures, 1 to 99; 100: lossless, the file's own values, about 21 kB a patch. None:
+                lossless for up to 100 patches, then 90 (7 kB), from 251 on 75, from 1,001 on 50 (4 kB).
 
         Raises:
-            DataError: predictions and data do not fit, `limit` is not in 0..28,900, or attribution lacks a model.
+            DataError: predictions and data do not fit, `limit` is not in 0..25,000 or `quality` not in 1..100, or
+                attribution lacks a model.
         """
         p = predictions if isinstance(predictions, Predictions) else read_predictions(predictions)
         split = data if isinstance(data, Split) else open_split(data, p.split)
@@ -110,12 +114,19 @@ class ErrorGallery(anywidget.AnyWidget):
             )
         if not 0 <= limit <= MOST:
             raise DataError(f"a gallery's limit is {limit}; it must be in 0..{MOST}")
+        if quality is not None and not 1 <= quality <= 100:
+            raise DataError(f"a gallery's quality is {quality}; it must be in 1..100, 100 for lossless")
         if attribution and model is None:
             raise DataError("an attribution needs the model that made the predictions; pass it as 'model'")
         cut = threshold if isinstance(threshold, Threshold) else fixed_threshold(threshold)
         chosen = choose_patches(p, cut.value, limit)
         patches = split.read(p.index[chosen])
-        quality = quality or (60 if len(chosen) > 1000 else 75)
+        beside = quality or min(default_quality(len(chosen)), 75)  # neighbours are halved anyway
+        quality = quality or default_quality(len(chosen))
+        # The surest mistakes come first in the pictures: a page that opens on mistakes decodes few.
+        wrongness = p.score[chosen] if p.label is None else np.abs(p.label[chosen] - p.score[chosen])
+        first = np.argsort(-wrongness, kind="stable")
+        places = np.argsort(first, kind="stable")
         seen = input_features(split, p.index[chosen]) if features is None else features.iloc[chosen]
         masks = list((slices or {}).values())
         slides = None if split.slides is None else split.slides[p.index]
@@ -123,11 +134,11 @@ class ErrorGallery(anywidget.AnyWidget):
         near: list[list[list[float]]] = [[] for _ in chosen]
         if neighbours is not None and len(chosen):
             found = explain.find_neighbours(split, p.index[chosen], neighbours, model)
-            about, near = explain.neighbour_content(found, neighbours, quality)
+            about, near = explain.neighbour_content(found, neighbours, beside)
         maps: list[dict[str, Any] | None] = [None] * len(chosen)
         if attribution and model is not None:
             maps = [*explain.attribution_content(explain.integrated_gradients(model, patches))]
-        self._predictions = p
+        self._predictions, self._split = p, split
         super().__init__(
             content={
                 "split": p.split,
@@ -140,11 +151,11 @@ class ErrorGallery(anywidget.AnyWidget):
                 "suspects": None if suspects is None else int(suspects.sum()),
                 "neighbours": about,
                 "attribution": {"side": explain.MAP_SIDE} if attribution else None,
-                "sheet": sprite_sheet(patches, quality),
-                "side": PATCH_SHAPE[0],
+                "pictures": pictures(patches[first], quality),
                 "patches": [
                     {
                         "index": int(p.index[row]),
+                        "place": int(places[place]),
                         "label": None if p.label is None else int(p.label[row]),
                         "score": float(p.score[row]),
                         "slide": None if slides is None else str(slides[row]),
@@ -159,6 +170,18 @@ class ErrorGallery(anywidget.AnyWidget):
             },
             threshold=cut.value,
         )
+
+    @traitlets.validate("threshold")
+    def _finite(self, proposal: Any) -> float:
+        if not math.isfinite(proposal["value"]):
+            raise DataError(f"a gallery's threshold is {proposal['value']}; it must be finite")
+        return float(proposal["value"])
+
+    @traitlets.validate("selected")
+    def _on_show(self, proposal: Any) -> int | None:
+        if proposal["value"] is not None and proposal["value"] not in self.shown:
+            raise DataError(f"patch {proposal['value']} is not on show; 'shown' holds the indices of those that are")
+        return proposal["value"]  # type: ignore[no-any-return]
 
     def __repr__(self) -> str:
         p = self._predictions
@@ -180,8 +203,12 @@ class ErrorGallery(anywidget.AnyWidget):
         tp, fp = int((label & called).sum()), int((~label & called).sum())
         return Confusion(tp, fp, int((~label).sum()) - fp, int(label.sum()) - tp)
 
-    def to_html(self) -> str:
-        """Return the gallery as one self-contained HTML element."""
+    def to_html(self, static: str = "") -> str:
+        """Return the gallery as one self-contained HTML element.
+
+        Args:
+            static: HTML for readers without scripts.
+        """
         state = {"content": self.content, "threshold": self.threshold, "selected": self.selected}
         # No "<" is left in the data, so nothing in it (a slide's name, say) can close the script around it.
         data = json.dumps(state, separators=(",", ":"), sort_keys=True, allow_nan=False).replace("<", "\\u003c")
@@ -189,13 +216,15 @@ class ErrorGallery(anywidget.AnyWidget):
         return (
             f"<style>{_STYLE}</style>\n"
             f'<div data-pcam-gallery="{name}"><script type="application/json">{data}</script>'
-            f"<noscript>{html.escape(repr(self))}: this gallery needs JavaScript.</noscript></div>\n"
+            f"<noscript>{html.escape(repr(self))}: this gallery needs JavaScript.{static}</noscript></div>\n"
             f'<script type="module">\n{_SCRIPT}{_SHIM % name}</script>\n'
         )
 
     def to_page(self) -> str:
-        """Return the gallery as a whole HTML page, to be opened from disk."""
-        title = html.escape(f"Error gallery: {self._predictions.split}")
+        """Return the gallery as a whole HTML page, to be opened from disk; without scripts, it lists mistakes."""
+        p = self._predictions
+        title = html.escape(f"Error gallery: {p.split}")
+        static = "" if p.label is None else static_list(p, self._split, self.threshold)
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -203,7 +232,7 @@ class ErrorGallery(anywidget.AnyWidget):
             "body{margin:0 auto;max-width:80rem;padding:1rem;background:light-dark(#fff,#14181e)}"
             "@media print{:root{color-scheme:light}}</style>\n"
             "</head>\n<body>\n"
-            f"{self.to_html()}</body>\n</html>\n"
+            f"{self.to_html(static)}</body>\n</html>\n"
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:

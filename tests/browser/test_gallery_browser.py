@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from pcam.config import ModelConfig
 from pcam.data.format import Split, open_split
@@ -57,12 +60,16 @@ def show(browser, tmp_path: Path) -> Iterator[Open]:
     errors: list[str] = []
     pages = []
 
-    def open_gallery(gallery: ErrorGallery | str, width: int = 1100, scheme: str = "light", theme: str = "") -> Any:
+    def open_gallery(
+        gallery: ErrorGallery | str, width: int = 1100, scheme: str = "light", theme: str = "", ratio: int = 1
+    ) -> Any:
         html = gallery if isinstance(gallery, str) else gallery.to_page()
         if theme:
             html = html.replace("<html ", f'<html data-theme="{theme}" ', 1)
         (tmp_path / "gallery.html").write_text(html, encoding="utf-8")
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        page = browser.new_page(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, device_scale_factor=ratio
+        )
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text))
@@ -145,7 +152,7 @@ def test_cells_switch_outcomes_on_and_off(show: Open, split: Split) -> None:
     for name in ("FN", "FP", "TN"):
         page.locator(f".pg-cell.{name}").click()
     assert page.locator(".pg-tile").count() == 0
-    assert "No patch on show fits" in page.get_by_role("status").inner_text()
+    assert "No patch on show fits" in page.locator(".pg-status").inner_text()
 
 
 def test_filters_by_slide_slice_and_score(show: Open, split: Split) -> None:
@@ -184,8 +191,17 @@ def test_label_suspects_are_a_filter_where_they_are_known(show: Open, split: Spl
 
 
 def pixels(page: Any, selector: str) -> NDArray[np.float64]:
-    drawn = page.locator(selector).evaluate(
-        """(canvas) => Array.from(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data)"""
+    """Return what a canvas holds, (S, S, 4), once its sheet is decoded."""
+    drawn = page.locator(selector).first.evaluate(
+        """async (canvas) => {
+            for (;;) {
+                const { width, height } = canvas, copy = new OffscreenCanvas(width, height).getContext("2d");
+                copy.drawImage(canvas, 0, 0);
+                const { data } = copy.getImageData(0, 0, width, height);
+                if (data.some(Boolean)) return Array.from(data);
+                await new Promise((done) => requestAnimationFrame(done));
+            }
+        }"""
     )
     side = int(np.sqrt(len(drawn) / 4))
     return np.array(drawn, dtype=float).reshape(side, side, 4)
@@ -230,7 +246,11 @@ def test_the_counts_are_spoken_once_the_slider_rests(show: Open, split: Split) -
     p = predicted(split)
     page = show(ErrorGallery(p, split))
     spoken = page.locator(".pg-spoken")
-    assert spoken.get_attribute("aria-live") == "polite"
+    # Nothing but this line and a dialog's title speaks: anything else would chatter at each step of the slider.
+    live = page.locator("[role=status], [role=alert], [role=log], [aria-live]").evaluate_all(
+        "(n) => n.map((x) => x.className || x.tagName)"
+    )
+    assert live == ["pg-spoken", "H2"]
     for threshold in (0.6, 0.65, 0.7):
         slide_to(page, threshold)
     assert spoken.inner_text() == ""
@@ -238,6 +258,29 @@ def test_the_counts_are_spoken_once_the_slider_rests(show: Open, split: Split) -
     c = by_numpy(p, 0.7)
     assert f"{c['FN']} false negatives, {c['FP']} false positives, {c['TP']} true positives" in spoken.inner_text()
     assert f"sensitivity {c['TP'] / (c['TP'] + c['FN']):.3f}" in spoken.inner_text()
+    assert page.locator(".pg-status").inner_text() in spoken.inner_text()
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_pixels_are_the_files_own_and_the_box_is_the_centre(show: Open, split: Split, ratio: int) -> None:
+    """The canvas holds the file's values bit for bit, and so does the screen, but for two lines around the centre."""
+    page = show(ErrorGallery(predicted(split), split), width=1100, ratio=ratio)
+    assert "Pixels are the file's own." in page.locator(".pg-lead").inner_text()
+    first, patch = indices(page)[0], split.read([indices(page)[0]])[0]
+    np.testing.assert_array_equal(pixels(page, ".pg-tile canvas")[..., :3], patch)
+    settle(page)
+    place = page.locator(".pg-tile canvas").first.bounding_box()
+    left, top = (round(ratio * place[axis]) for axis in "xy")
+    seen = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))[top:, left:][: 96 * ratio, : 96 * ratio]
+    off = (seen != patch.repeat(ratio, 0).repeat(ratio, 1)).any(axis=2)
+    ring = np.zeros((96, 96), dtype=bool)
+    ring[30:66, 30:66] = True
+    ring[32:64, 32:64] = False
+    assert not (off & ~ring.repeat(ratio, 0).repeat(ratio, 1)).any()
+    assert off.sum() > 0.8 * ring.sum() * ratio**2
+    page.locator(".pg-tile").first.click()
+    assert f"#{first}" in page.locator("dialog h2").inner_text()
+    np.testing.assert_array_equal(pixels(page, "dialog canvas")[..., :3], patch)
 
 
 def indices(page: Any) -> list[int]:
@@ -270,11 +313,7 @@ def test_a_patch_opens_large_with_its_facts_and_pixels(show: Open, split: Split)
     text = page.locator("dialog").inner_text()
     for expected in (f"#{first}", f"test, {first}", f"{p.score[first]:g}", "brightness", "haematoxylin", "grey levels"):
         assert expected in text
-    drawn = page.locator("dialog canvas").evaluate(
-        "(canvas) => Array.from(canvas.getContext('2d').getImageData(0, 0, 96, 96).data)"
-    )
-    pixels = np.array(drawn, dtype=float).reshape(96, 96, 4)[..., :3]
-    assert np.abs(pixels - split.read([first])[0]).mean() < 6
+    assert np.abs(pixels(page, "dialog canvas")[..., :3] - split.read([first])[0]).mean() < 6
     page.get_by_role("button", name="Close").click()
     assert not page.locator("dialog").is_visible()
 
@@ -302,7 +341,76 @@ def test_the_keyboard_reaches_everything(show: Open, split: Split) -> None:
     assert f"#{order[1]}" in page.locator("dialog h2").inner_text()
     page.keyboard.press("Escape")
     assert not page.locator("dialog").is_visible()
-    assert page.evaluate("document.activeElement.title").startswith(f"#{order[0]},")
+    # The focus is where the eyes were.
+    page.wait_for_function(f"document.activeElement.title.startsWith('#{order[1]},')")
+    assert page.locator('.pg-tile[tabindex="0"]').count() == 1
+    # At the last patch the arrows still work, though "Next" leads nowhere.
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Next →").focus()
+    assert page.get_by_role("button", name="Next →").get_attribute("aria-disabled") == "true"
+    page.keyboard.press("Enter")
+    page.keyboard.press("ArrowLeft")
+    assert f"#{order[-2]}" in page.locator("dialog h2").inner_text()
+
+
+def test_arrows_up_and_down_keep_the_column(show: Open, split: Split) -> None:
+    page = show(ErrorGallery(predicted(split), split), width=500)
+    for name in ("TP", "TN"):
+        page.locator(f".pg-cell.{name}").click()
+    order = indices(page)
+    tops = page.locator(".pg-grid > li").evaluate_all("(n) => n.map((x) => x.getBoundingClientRect().top)")
+    columns = tops.count(tops[0])
+    assert 1 < columns < len(order)
+    page.locator(".pg-tile").first.focus()
+    for key, place in (("ArrowDown", columns), ("ArrowRight", columns + 1), ("ArrowUp", 1)):
+        page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.title").startswith(f"#{order[place]},")
+
+
+def test_showing_more_leads_to_the_first_new_patch(show: Open, split: Split) -> None:
+    gallery = ErrorGallery(predicted(split), split)
+    patches = [{**gallery.content["patches"][i % 24], "index": i} for i in range(480)]
+    gallery.content = {**gallery.content, "patches": patches}
+    page = show(gallery)
+    count = page.locator(".pg-tile").count()
+    assert "; the first 120 below." in page.locator(".pg-status").inner_text()
+    page.get_by_role("button", name=re.compile("Show .* more")).press("Enter")
+    assert page.evaluate("document.activeElement.title") == page.locator(".pg-tile").nth(count).get_attribute("title")
+
+
+CONTRASTS = """() => {
+    const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const light = (colour) => [0.2126, 0.7152, 0.0722].reduce((sum, w, at) => sum + w * linear(colour[at] / 255), 0.05);
+    const ratio = (a, b) => Math.max(light(a) / light(b), light(b) / light(a));
+    const ground = (node) => {
+        const colour = parse(getComputedStyle(node).backgroundColor);
+        return colour.length === 3 || colour[3] === 1 ? colour : ground(node.parentElement);
+    };
+    const seen = (selector) => [...document.querySelectorAll(".pcam-gallery " + selector)].filter((node) =>
+        node.checkVisibility() && !node.closest("svg, [aria-disabled=true]"));
+    const says = (node) => [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+    const entry = (node, colour, at, need) => [ratio(parse(colour), ground(at)) / need, node.outerHTML.slice(0, 100)];
+    return [
+        ...seen("*").filter(says).map((node) => entry(node, getComputedStyle(node).color, node, 4.5)),
+        ...seen(":is(.pg-plain, select, input[type=number])").map((node) =>
+            entry(node, getComputedStyle(node).borderTopColor, node.parentElement, 3)),
+    ];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_stands_out_from_its_ground(show: Open, split: Split, tiny: Path, scheme: str) -> None:
+    """WCAG 2.2: 4.5 to 1 for text, 3 to 1 for the borders of what can be operated."""
+    page = show(ErrorGallery(predicted(split), split, neighbours=open_split(tiny, "train")), scheme=scheme)
+    for name in ("TP", "TN"):
+        page.locator(f".pg-cell.{name}").click()
+    page.locator(".pg-tile").first.click()
+    page.keyboard.press("ArrowRight")
+    found = page.evaluate(CONTRASTS)
+    assert len(found) > 80
+    assert [entry for entry in found if entry[0] < 1] == []
 
 
 def test_everything_that_can_be_operated_has_a_name(show: Open, split: Split) -> None:
@@ -341,6 +449,7 @@ def test_paper_is_white_and_has_no_controls(show: Open, split: Split) -> None:
     page.emulate_media(media="print")
     assert min(background(page)) == 255
     assert not page.locator("input[type=range]").is_visible()
+    assert page.locator(".pg-printed").inner_text() == "Called tumour from score 0.5."
     assert page.locator(".pg-tile").first.is_visible()
 
 
@@ -362,8 +471,11 @@ def test_no_patch_and_one(show: Open, split: Split, limit: int) -> None:
     for name in ("TP", "TN"):
         page.locator(f".pg-cell.{name}").click()
     assert page.locator(".pg-tile").count() == limit
+    said = page.locator(".pg-lead").inner_text()
+    assert ("1 patch is on show" in said) if limit else ("No patch is on show" in said)
+    assert page.locator(".pg-toolbar").is_visible() == bool(limit)
     if not limit:
-        assert page.get_by_role("status").inner_text() == "There are no patches to show."
+        assert page.locator(".pg-status").inner_text() == "There are no patches to show."
 
 
 def test_without_labels_there_are_calls_and_no_errors(show: Open, split: Split) -> None:
