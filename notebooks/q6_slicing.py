@@ -130,7 +130,7 @@ valid_s, test_s = Scored.of(valid_p, valid), Scored.of(test_p, test)
 edges = feature_edges(valid_s.features)
 slices, suspects = search.slice_masks(test_s, edges), label_suspects(test_p)
 behind = {"neighbours": chapter.split("train"), "model": load_model(run), "attribution": True}
-shown = {"limit": 96, "features": test_s.features, "slices": slices, "suspects": suspects}
+shown = {"limit": 64, "features": test_s.features, "slices": slices, "suspects": suspects}
 gallery = ErrorGallery(test_p, test, threshold, **shown, **behind)
 gallery
 
