@@ -413,7 +413,8 @@ function render({ model, el }) {
   const pixels = none ? "" : error ? ` To save room, pictures are compressed: pixels are off by ${error.mean} of 255 on average, by ${error.most} at most.`
     : " Pixels are the file's own.";
   const root = make("section", { class: "pcam-gallery pg-boxed", "aria-label": `Error gallery, ${content.split}`,
-    "data-lm-suppress-shortcuts": true }, // else JupyterLab takes arrows and letters for commands to its cells
+    // Else JupyterLab takes arrows and letters for commands to its cells, and the focus to the active one.
+    "data-lm-suppress-shortcuts": true, onkeydown: (event) => event.stopPropagation() },
     make("p", { class: "pg-lead" }, make("strong", { text: `Errors on ${content.split}. ` }),
       labelled ? `Counts are over all ${whole(total)} patches, ${whole(positive.length)} with tumour.${chosen}` : `${whole(total)} patches without labels: calls, not errors.${chosen}`, pixels),
     make("div", { class: "pg-decision" },

@@ -181,7 +181,8 @@ class ErrorGallery(anywidget.AnyWidget):
     def _on_show(self, proposal: Any) -> int | None:
         if proposal["value"] is not None and proposal["value"] not in self.shown:
             raise DataError(f"patch {proposal['value']} is not on show; 'shown' holds the indices of those that are")
-        return proposal["value"]  # type: ignore[no-any-return]
+        chosen: int | None = proposal["value"]
+        return chosen
 
     def __repr__(self) -> str:
         p = self._predictions

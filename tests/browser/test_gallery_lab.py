@@ -197,3 +197,49 @@ def test_the_patch_on_show_is_the_same_on_both_sides(notebook: Any) -> None:
     assert "#3" in notebook.locator(".pcam-gallery dialog h2").inner_text()
     run_cell(notebook, 4)
     notebook.wait_for_selector(".pcam-gallery dialog", state="hidden")
+
+
+def cells_of(page: Any) -> tuple[int, int]:
+    """How many cells the notebook has, and which is active."""
+    return tuple(
+        page.evaluate(
+            "(({ widgets, activeCellIndex }) => [widgets.length, activeCellIndex])"
+            "(window.jupyterapp.shell.currentWidget.content)"
+        )
+    )
+
+
+def test_keys_in_the_gallery_are_no_commands_to_the_notebook(notebook: Any) -> None:
+    """JupyterLab's arrows go to another cell, and its b adds one: not while the reader looks at patches."""
+    tiles = notebook.locator(".pcam-gallery .pg-tile")
+    tiles.first.focus()
+    before = cells_of(notebook)
+    for key in ("ArrowRight", "ArrowDown", "b", "Home"):
+        notebook.keyboard.press(key)
+    assert notebook.evaluate(
+        "document.activeElement.title || document.activeElement.outerHTML.slice(0, 80)"
+    ) == tiles.first.get_attribute("title")
+    slider = notebook.locator(".pcam-gallery input[type=range]")
+    start = float(slider.input_value())
+    slider.focus()
+    notebook.keyboard.press("ArrowDown")
+    assert float(slider.input_value()) == pytest.approx(start - 0.001)
+    box = notebook.locator(".pcam-gallery").get_by_label("Threshold, exact value")
+    box.click()
+    notebook.keyboard.press("Control+a")
+    notebook.keyboard.type("0.6")
+    notebook.keyboard.press("Enter")
+    said(notebook, r"threshold=0\.6 ")
+    tiles.first.click()
+    for key in ("b", "ArrowRight", "Escape"):
+        notebook.keyboard.press(key)
+    notebook.wait_for_selector(".pcam-gallery dialog", state="hidden")
+    assert cells_of(notebook)[0] == before[0]
+
+
+def test_the_page_goes_on_without_its_kernel(notebook: Any) -> None:
+    before = true_positives(notebook)
+    notebook.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    slider = notebook.locator(".pcam-gallery input[type=range]")
+    slider.evaluate("(node) => { node.value = 1; node.dispatchEvent(new Event('input', { bubbles: true })); }")
+    wait_for(lambda: true_positives(notebook) < before, "the counts follow the slider")
