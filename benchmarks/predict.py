@@ -5,8 +5,9 @@
 The loop it is compared with is what one writes first: for each file, open it with Pillow, decode it to an array,
 normalise it and send it through the model alone; the model is loaded once for both. Both run in this process on the
 same files, in turns, and the best of the repeats counts. Files are read once before, so no disk is measured. What
-each part of the loop costs by itself says how far a batch can help: decoding gains from threads only, and on a
-processor core the forward pass of a convolution is bound by arithmetic, in a batch or not.
+each part costs by itself says how far a batch can help: decoding gains from threads only, and on a processor core
+the forward pass of a convolution is bound by arithmetic, in a batch or not. The last line, by processor time, is
+the ratio that could be reached if decoding and scoring filled all cores and nothing else took any time.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from pcam.config import load_config
 from pcam.data import open_split
 from pcam.data.synthetic import write_sample
 from pcam.evaluation import predict_images
-from pcam.models import PatchClassifier, build
+from pcam.evaluation.predict import score_patches
+from pcam.models import PatchClassifier, build, fold
 from pcam.training.checkpoint import weights_bytes
 
 
@@ -41,11 +43,11 @@ def one_at_a_time(model: PatchClassifier, files: list[Path]) -> list[float]:
     return scores
 
 
-def seconds(work: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
+def seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall and processor time of one call."""
+    start, used = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.process_time() - used
 
 
 def main() -> int:
@@ -72,9 +74,14 @@ def main() -> int:
         def batched() -> None:
             predict_images(folder / "model.safetensors", [folder / "images"], folder / "scores.csv")
 
-        def forward(size: int) -> None:
-            for start in range(0, len(patches), size):
-                model.predict_logits(torch.from_numpy(patches[start : start + size]))
+        def forward() -> None:
+            for start in range(len(patches)):
+                model.predict_logits(torch.from_numpy(patches[start : start + 1]))
+
+        folded = fold(model)
+
+        def scored() -> None:
+            list(score_patches(folded, [patches]))
 
         def decode() -> None:
             for file in files:
@@ -85,17 +92,21 @@ def main() -> int:
             "one at a time": (lambda: one_at_a_time(model, files), len(files)),
             "pcam predict": (batched, len(files)),
             "decoding alone": (decode, len(files)),
-            "forward, batch 1": (lambda: forward(1), len(patches)),
-            "forward, batch 128": (lambda: forward(128), len(patches)),
+            "forward, one patch": (forward, len(patches)),
+            "forward, as scored": (scored, len(patches)),
         }
         best = dict.fromkeys(work, float("inf"))
+        cpu = best.copy()
         for _ in range(args.repeats):
             for name, (call, count) in work.items():
-                best[name] = min(best[name], seconds(call) / count)
+                wall, used = seconds(call)
+                best[name], cpu[name] = min(best[name], wall / count), min(cpu[name], used / count)
     print(f"{args.model}, {args.images} PNG files, {os.cpu_count()} cores, {torch.get_num_threads()} torch threads")
     for name, cost in best.items():
-        print(f"{name:<20}{1 / cost:>10.0f} images/s{1e3 * cost:>9.3f} ms")
+        print(f"{name:<20}{1 / cost:>10.0f} images/s{1e3 * cost:>9.3f} ms{1e3 * cpu[name]:>9.3f} CPU ms")
     print(f"ratio, pcam predict to one at a time: {best['one at a time'] / best['pcam predict']:.2f}")
+    floor = (cpu["decoding alone"] + cpu["forward, as scored"]) / (os.cpu_count() or 1)
+    print(f"ratio, if decoding and scoring filled all cores: {cpu['one at a time'] / floor:.2f}")
     return 0
 
 

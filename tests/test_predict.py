@@ -15,7 +15,7 @@ from pcam.data import open_split
 from pcam.errors import DataError, RunError
 from pcam.evaluation import Predictions, evaluate, predict_images, predict_split, read_predictions
 from pcam.evaluation.images import read_scores
-from pcam.evaluation.predict import assess, decision_threshold, score_patches
+from pcam.evaluation.predict import BATCH_SIZE, assess, decision_threshold, score_patches
 from pcam.models import fold
 from pcam.training import Run, load_model, train
 
@@ -79,6 +79,9 @@ def test_a_patch_gets_the_same_bits_in_any_company(run: Run, tiny: Path) -> None
     alone = [next(iter(score_patches(model, [split.read([i])])))[0] for i in range(len(split))]
     backwards = next(iter(score_patches(model, [split.read(slice(None))[::-1]])))[::-1]
     assert np.array_equal(together, alone) and np.array_equal(together, backwards)
+    many = np.concatenate([split.read(slice(None))] * 3)  # more than the model is given at once
+    assert len(many) > BATCH_SIZE
+    assert np.array_equal(next(iter(score_patches(model, [many]))), np.tile(together, 3))
 
 
 @pytest.fixture(scope="module")

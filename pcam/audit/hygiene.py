@@ -16,7 +16,7 @@ from pcam.data.augment import augment
 from pcam.data.format import Split
 from pcam.data.loader import Loader, augment_generator
 from pcam.evaluation.comparison import Difference, paired_bootstrap
-from pcam.evaluation.predict import BATCH_SIZE, score_patches
+from pcam.evaluation.predict import READ_SIZE, score_patches
 from pcam.evaluation.predictions import Predictions
 from pcam.models import PatchClassifier
 from pcam.training import Run, load_model
@@ -85,7 +85,7 @@ def _pooled(
 
 
 def _scores(model: PatchClassifier, split: Split) -> Predictions:
-    batches = (split.read(slice(start, start + BATCH_SIZE)) for start in range(0, len(split), BATCH_SIZE))
+    batches = (split.read(slice(start, start + READ_SIZE)) for start in range(0, len(split), READ_SIZE))
     scores = torch.cat([torch.from_numpy(part) for part in score_patches(model, batches)]).numpy()
     return Predictions(split.name, torch.arange(len(split)).numpy(), split.labels, scores)
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from pcam.evaluation.metrics import score_metrics
 from pcam.evaluation.monitor import Monitor, watch_patches
-from pcam.evaluation.predict import BATCH_SIZE, score_patches
+from pcam.evaluation.predict import score_patches
 from pcam.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -176,8 +176,7 @@ def scenario_table(
 
 
 def _scores(model: PatchClassifier, patches: Patches) -> np.ndarray:
-    batches = [patches[start : start + BATCH_SIZE] for start in range(0, len(patches), BATCH_SIZE)]
-    return np.concatenate(list(score_patches(model, batches)))
+    return next(iter(score_patches(model, [patches])))
 
 
 def harmful(table: pd.DataFrame, loss: float = 0.01) -> pd.DataFrame:

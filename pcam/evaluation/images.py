@@ -22,7 +22,7 @@ from pcam.config import EvalConfig
 from pcam.data.format import Split
 from pcam.errors import RunError, StorageError
 from pcam.evaluation.image_files import Item, find_files, printable, read_items
-from pcam.evaluation.predict import BATCH_SIZE, PatchModel, score_patches
+from pcam.evaluation.predict import READ_SIZE, PatchModel, score_patches
 from pcam.evaluation.thresholds import Threshold, fixed_threshold, implied_threshold
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _scored(model: PatchModel, items: Iterator[Item], symmetries: bool) -> Itera
 
     for item in items:
         waiting.append(item)
-        if len(waiting) == BATCH_SIZE:
+        if len(waiting) == READ_SIZE:
             yield from flush()
     yield from flush()
 
