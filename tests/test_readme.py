@@ -41,6 +41,7 @@ RUN_ELSEWHERE = {
     "make test": ".ci/run",
     "make journal DATA=pcam_data": "tests/test_workflow.py",
     "make sync": "tests/test_notebooks.py",
+    "make clean": "tests/test_readme.py",
     "make tracking": ".github/workflows/ci.yml",
     ".venv/bin/pcam data fetch pcam_data": "tests/test_fetch.py",
     ".venv/bin/pcam audit pcam_data --out audit": "tests/test_audit_labels.py",
@@ -134,6 +135,15 @@ def test_sync_makes_a_notebook_of_a_script(tmp_path: Path) -> None:
     command = f"{shlex.quote(sys.executable)} -m jupytext {recipe[1]}"
     subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, check=True)
     require_paired(tmp_path / "notebooks" / "q9_handover.ipynb")
+
+
+def test_clean_leaves_sources_and_environment(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("_work", "_build", "book/_build", "book/questions", ".venv"):
+        (tmp_path / name).mkdir(parents=True)
+    subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, check=True)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert left == {"Makefile", "book", "book/questions", ".venv"}
 
 
 def test_the_chapter_in_the_readme_uses_what_is_there() -> None:
