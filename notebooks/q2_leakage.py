@@ -391,7 +391,7 @@ chapter.record("suspects", len(suspects))
 if len(suspects):
     chapter.figure(
         figures.ranked_sheet(report, "label_suspect", limit=8),
-        alt="The eight patches whose label the scores contradict most surely, with rank, split, index, label, score.",
+        alt="The patches whose label the scores contradict most surely, with rank, split, index, label and score.",
     )
 
 # %% [markdown]

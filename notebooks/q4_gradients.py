@@ -51,7 +51,7 @@ chapter = open_chapter("q4_gradients", data_dir, work_dir)
 runs = [chapter.run(f"cnn-{seed}") for seed in (0, 1, 2)]
 chapter.record("n_seeds", len(runs), runs=runs)
 _ = chapter.record("n_steps", min(run.final["steps"] for run in runs), runs=runs)
-print(f"{len(runs)} seeds, {[run.final['steps'] for run in runs]} steps")
+print("steps of each seed:", ", ".join(str(run.final["steps"]) for run in runs))
 
 # %%
 spikes = [gradients.find_spikes(run.steps, window, factor) for run in runs]
@@ -141,7 +141,7 @@ budgets = {run.final["steps"] for run in everything}
 chapter.record("n_schedules", len(schedules), runs=everything)
 chapter.record("n_schedule_seeds", len(seeds), runs=everything)
 _ = chapter.record("equal_budget", len(budgets) == 1, runs=everything)
-print(f"steps of each run: {sorted(budgets)}")
+print("steps of each run:", ", ".join(map(str, sorted(budgets))))
 
 # %%
 chapter.figure(
