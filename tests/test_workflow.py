@@ -70,7 +70,8 @@ def test_the_profile_of_a_cluster(tiny: Path, tmp_path: Path) -> None:
 def test_data_that_are_not_there(tmp_path: Path) -> None:
     done = snakemake(tmp_path, "laptop", "--dry-run", "--config", f"data={tmp_path / 'nowhere'}")
     assert done.returncode != 0
-    assert re.search(r"pcam: error: .*nowhere: no such data folder; make one with", done.stdout + done.stderr)
+    assert re.search(r"^pcam: error: .*nowhere: no such data folder; make one with", done.stderr, re.MULTILINE)
+    assert "Snakefile" not in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_second_one_is_told_who_is_at_work(tmp_path: Path) -> None:
