@@ -105,7 +105,7 @@ else:
     print("No pairs to show.")
 
 # %%
-if sum(report.summary["patches_tied_to_another_split"].values()) > counts["shared_slide"]:
+if any("-" in sides for issue in PAIR_ISSUES for sides in report.summary["pairs"][issue]):
     chapter.figure(
         figures.pair_sheet(report, PAIR_ISSUES, across=True),
         alt="Pairs that lie in two splits, side by side, with the pixels that they share outlined.",

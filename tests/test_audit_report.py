@@ -12,7 +12,7 @@ import pytest
 from broken import make_broken
 from tissue import textured, write_folder
 
-from pcam.audit import ISSUES, AuditReport, audit
+from pcam.audit import ISSUES, AuditReport, audit, tied_to
 from pcam.audit.plant import plant, score
 from pcam.data.defects import SHARES
 from pcam.data.format import SPLITS
@@ -173,6 +173,34 @@ def test_a_collage_is_no_near_duplicate_and_an_edited_copy_is(tmp_path: Path) ->
     report = audit(data, tmp_path / "out", suspects="none")
     rows = report.findings.of("near_duplicate", "pixel_overlap")
     assert list(zip(rows.patch.tolist(), rows.partner.tolist(), strict=True)) == [(0, 6)]
+
+
+def test_a_mirrored_border_is_listed_once(tmp_path: Path) -> None:
+    half = textured(1)[0]
+    mirrored = np.concatenate([half, half[:, ::-1]], axis=1)  # as padding by reflection makes them
+    patches = np.stack([mirrored[:, 20:116], mirrored[:, 76:172], *textured(6, seed=3)])
+    report = audit(write_folder(tmp_path / "data", {"train": patches}), tmp_path / "out", suspects="none")
+    rows = report.findings
+    assert [(ISSUES[i], a, b) for i, a, b in zip(rows.issue, rows.patch, rows.partner, strict=True)] == [
+        ("symmetry_duplicate", 0, 1)
+    ]
+
+
+def test_fractions_are_told_and_are_a_finding(tmp_path: Path) -> None:
+    patches = textured(8).astype(np.float32)
+    patches[3:] /= 255
+    report = audit(write_folder(tmp_path / "data", {"train": patches}), tmp_path / "out", suspects="none")
+    assert "train: 5 of 8 patches hold fractions, the first at index 3; they were searched as rounded" in str(report)
+    assert report.n_findings >= 5
+    assert report.summary["splits"]["train"] == {"n": 8, "fractional": 5}
+
+
+def test_all_patches_of_a_shared_slide_are_tied(tmp_path: Path) -> None:
+    splits = {name: textured(4, seed=k) for k, name in enumerate(("train", "valid", "test"))}
+    meta = {"train": ["a", "a", "b", "c"], "valid": ["d", "a", "a", "e"], "test": ["f", "e", "e", "g"]}
+    report = audit(write_folder(tmp_path / "data", splits, slides=meta), tmp_path / "out", suspects="none")
+    assert report.summary["patches_tied_to_another_split"] == {"train": 2, "valid": 3, "test": 2}
+    assert tied_to(report.scan, report.findings, "valid", ["test"]).tolist() == [False, False, False, True]
 
 
 def test_many_patches_of_glass_do_not_flood(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcam import storage
+from pcam.audit import slides
 from pcam.audit.scan import Scan
 
 ISSUES = (
@@ -170,6 +171,8 @@ def tied_to(
 ) -> NDArray[np.bool_]:
     """Which patches (n,) of a split form a pair (copy, near copy, shared pixels, shared slide) with another split's.
 
+    A pair of a shared slide names the slide's first patch alone; here all patches of the slide count.
+
     Args:
         scan: the scanned patches.
         findings: what was found among them.
@@ -184,4 +187,7 @@ def tied_to(
     tied = np.zeros(len(scan), dtype=bool)
     for one, two in ((pairs.patch, pairs.partner), (pairs.partner, pairs.patch)):
         tied[one[(scan.split[one] == own) & np.isin(scan.split[two], wanted)]] = True
+    slide = slides.slide_codes(scan) if "shared_slide" in issues else None
+    if slide is not None:
+        tied |= (slide >= 0) & np.isin(slide, slide[np.isin(scan.split, wanted)])
     return tied[scan.split == own]

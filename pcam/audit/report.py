@@ -53,8 +53,9 @@ class AuditReport:
 
     @property
     def n_findings(self) -> int:
-        """Number of findings; label suspects are candidates and do not count."""
-        return len(self.findings) - len(self.findings.of("label_suspect"))
+        """Number of findings, and of patches with fractions; label suspects are candidates and do not count."""
+        suspects = len(self.findings.of("label_suspect"))
+        return len(self.findings) - suspects + int((self.scan.facts.fractional > 0).sum())
 
     @property
     def obstacle(self) -> str:
@@ -72,6 +73,13 @@ class AuditReport:
         lines = [f"{issue:<20}{count:>8,}" for issue, count in counts.items()]
         across = self.summary["patches_tied_to_another_split"]
         lines += [f"{name}: {count:,} patches are tied to another split" for name, count in across.items()]
+        for number, split in enumerate(self.scan.splits):
+            fractions = self.scan.facts.fractional[self.scan.split == number] > 0
+            if fractions.any():
+                lines.append(
+                    f"{split.name}: {fractions.sum():,} of {len(split):,} patches hold fractions, the first at index "
+                    f"{fractions.argmax()}; they were searched as rounded: bring the values back to integers in 0..255"
+                )
         return "\n".join(lines)
 
 
@@ -121,7 +129,7 @@ def audit(
     same_place = (shared_pixels.dy == 0) & (shared_pixels.dx == 0)
     # Equal but for a few pixels: a near duplicate, not a neighbour. With less in common it is a collage of another.
     edited = shared_pixels.take(same_place & (shared_pixels.agreement >= _EDITED))
-    shared_pixels = shared_pixels.take(~same_place)
+    shared_pixels = shared_pixels.take(~same_place & without(shared_pixels.pairs, symmetric))
     close, correlation = near.find(patches.facts.spectrum, unique)
     new = without(close, symmetric, shared_pixels.pairs, edited.pairs)
     close = np.concatenate([close[new], edited.pairs])
