@@ -447,6 +447,14 @@ for c in (c for c in report.integrity if c.total.count):
     chapter.record(f"{name}_p", tables.p_text(c.p_value), split=c.split)
     shares = f"{{{name}_all:ci}}, of normal {{{name}_normal:ci}}, of tumour {{{name}_tumour:ci}}"
     damage.append(f"{c.issue.replace('_', ' ')} in {c.split} {shares}, p of independence from the label {{{name}_p}}")
+for row in tables.out_of_range(report).to_dict("records"):
+    name = f"outside_{row['split']}"
+    for of in ("pixels a patch", "lowest", "highest"):
+        chapter.record(f"{name}_{of.replace(' ', '_')}", row[of], n=row["patches"], split=row["split"])
+    damage.append(
+        f"values out of range in {row['split']} go from {{{name}_lowest}} to {{{name}_highest}}, in "
+        f"{{{name}_pixels_a_patch}} pixels of a patch that has any (median)"
+    )
 damaged = f"Shares: {'; '.join(damage)}. " if damage else ""
 
 # %% tags=["nbval-ignore-output"]
