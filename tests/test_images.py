@@ -125,6 +125,15 @@ def test_cut_files_are_refused(patch: np.ndarray, tmp_path: Path, suffix: str, k
     assert pixels is None and verdict.startswith("refused: ")
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_a_file_that_lacks_its_last_byte_is_refused(patch: np.ndarray, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"cut{suffix}"
+    Image.fromarray(patch).save(path)
+    assert read_image(path)[1] == "ok"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read_image(path)[1].startswith("refused: ")
+
+
 def test_a_huge_image_is_refused_without_unpacking_it(tmp_path: Path) -> None:
     # A PNG header of 20,000 × 20,000 pixels, 1.2 GB unpacked; only the header is ever read.
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")

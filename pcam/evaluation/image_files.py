@@ -31,6 +31,7 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 OK = "ok"
 # Only these, whatever the name says: Pillow knows formats that start other programs, such as PostScript.
 _FORMATS = ("PNG", "TIFF", "JPEG")
+_PNG_END = b"IEND\xaeB`\x82"  # the last chunk's name and check sum
 _WHOLE = 64 << 20  # bytes; a longer file is read piece by piece, since it is hardly a patch
 _BLOCK = 128  # patches of an HDF5 file that are in memory at a time
 _AHEAD = 256  # image files that are read ahead of the model
@@ -155,6 +156,8 @@ def read_image(path: Path) -> tuple[np.ndarray | None, str]:
     try:
         # The size is looked at before anything is unpacked, so a huge image costs nothing here.
         with Image.open(path if content is None else io.BytesIO(content), formats=_FORMATS) as image:
+            if image.format == "PNG" and content is not None and _PNG_END not in content:
+                return None, "refused: truncated or damaged"  # Pillow is content once it has all pixels
             return _as_patch(image)
     except Image.DecompressionBombError:
         return None, "refused: far more pixels than 96×96"

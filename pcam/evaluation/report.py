@@ -53,7 +53,7 @@ def over_seeds(predictions: Sequence[Predictions], thresholds: Sequence[Threshol
 
     Returns:
         One row per metric that every run defines: metric, one column per run, mean, sd, low, high (t interval, cut at
-        the metric's own bounds), n.
+        the metric's own bounds), n, all positive (what calling every patch positive has; NaN where it has none).
 
     Raises:
         DataError: fewer than two runs, or a threshold of the split that is reported.
@@ -62,6 +62,7 @@ def over_seeds(predictions: Sequence[Predictions], thresholds: Sequence[Threshol
 
     pairs = zip(predictions, thresholds, strict=True)
     metrics = [score_metrics(p, threshold, beta=beta, bootstrap=0) for p, threshold in pairs]
+    blind = baselines(predictions[0].labels, beta)[1].as_dict()
     rows = []
     for name in SCORE_METRICS + DECISION_METRICS:
         values = [metric[name].value for metric in metrics]
@@ -72,7 +73,8 @@ def over_seeds(predictions: Sequence[Predictions], thresholds: Sequence[Threshol
         # Student's t knows no bounds; a share does.
         low, high = max(s.low, 0.0), s.high if name == "nll" else min(s.high, 1.0)
         runs = {f"run {number}": value for number, value in enumerate(defined)}
-        rows.append({"metric": name, **runs, "mean": s.mean, "sd": s.sd, "low": low, "high": high, "n": s.n})
+        spread = {"mean": s.mean, "sd": s.sd, "low": low, "high": high, "n": s.n}
+        rows.append({"metric": name, **runs, **spread, "all positive": blind.get(name, np.nan)})
     return pd.DataFrame(rows)
 
 
