@@ -281,7 +281,7 @@ for name, rate in alarms.items():
     chapter.record(name, rate.value, n=rate.n, **ends, split=split, runs=trained[:1])
     print(f"{name}: {rate.value:.3f} ({rate.low:.3f} to {rate.high:.3f}), n = {rate.n} windows")
 
-# %% tags=["nbval-ignore-output"]
+# %%
 for name, risk in {"stain": "drift", "weights": "silent degradation", "pen": "artefact"}.items():
     found = strengths.first_alarm(ladder, risk)
     chapter.record(f"{name}_from", "no strength tried" if found is None else f"{found['strength']:g}")
