@@ -292,6 +292,12 @@ def test_the_output_is_looked_at_before_the_work(run: Run, patch: np.ndarray, tm
         with pytest.raises(StorageError, match="is there and no regular file"):
             predict_images(run.path, [tmp_path / "a.png"], out)
     assert Path(os.devnull).is_char_device()
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "link").symlink_to("a.png")
+    for out in (tmp_path / "a.png", tmp_path / "link"):
+        with pytest.raises(StorageError, match="is one of the files to score; choose another path"):
+            predict_images(run.path, [tmp_path], out)
+    assert (tmp_path / "a.png").read_bytes() == content
 
 
 def test_missing_paths_and_empty_folders_are_refused_before_anything_is_written(run: Run, tmp_path: Path) -> None:

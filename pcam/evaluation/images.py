@@ -75,7 +75,7 @@ def predict_images(
     Raises:
         RunError: the run is missing or not completed, the model file is damaged, or the model gives no number.
         DataError: a path does not exist, or there is nothing to score in them.
-        StorageError: the output cannot be written.
+        StorageError: the output cannot be written, or is one of the files to score.
     """
     from PIL import Image
 
@@ -83,6 +83,8 @@ def predict_images(
     if out.exists() and not out.is_file():  # found before the work is done, and a device is not overwritten
         raise StorageError(f"cannot write {printable(out)}: it is there and no regular file; choose another path")
     files = find_files(paths)
+    if any(file.name == out.name and file.parent.resolve() == out.parent.resolve() for file in files):
+        raise StorageError(f"cannot write {printable(out)}: it is one of the files to score; choose another path")
     loaded, costs = _open_model(Path(model))
     rule = implied_threshold(costs.cost_fn, costs.cost_fp) if threshold is None else fixed_threshold(threshold)
     scored, refused = 0, Counter[str]()
