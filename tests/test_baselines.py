@@ -39,7 +39,7 @@ def test_weighted_metrics_agree_with_scikit_learn(prevalence: float) -> None:
 def test_impossible_prevalences_are_refused() -> None:
     with pytest.raises(DataError, match="prevalence 1 is not between 0 and 1"):
         prevalence_table(example(), fixed_threshold(0.5), [1.0])
-    with pytest.raises(DataError, match="one class only"):
+    with pytest.raises(DataError, match="do not hold both classes; another prevalence needs positives"):
         prevalence_table(example(prevalence=0.0), fixed_threshold(0.5), [0.5])
 
 
