@@ -291,7 +291,7 @@ steps = ladder.groupby("risk").nth(slice(1, None)).set_index("risk")
 chapter.record("canary_sings", int((steps.loc["silent degradation", "canary"] == "yes").sum()))
 chapter.record("n_degraded", len(steps.loc["silent degradation"]))
 chapter.record("pen_least", float(steps.loc["artefact", "strength"].iloc[0]), n=len(patches))
-chapter.record("pen_refused", float(steps.loc["artefact", "outliers"].iloc[0]), n=len(patches), split=split)
+_ = chapter.record("pen_refused", float(steps.loc["artefact", "outliers"].iloc[0]), n=len(patches), split=split)
 
 # %% tags=["nbval-ignore-output"]
 harmful = deployment.harmful(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,13 @@ def test_no_error_or_warning_is_stored(name: str) -> None:
     outputs = [output for cell in code_cells(read_notebook(chapter(name))) for output in cell.outputs]
     assert [o.ename for o in outputs if o.output_type == "error"] == []
     assert [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"] == []
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_no_bare_number_is_shown(name: str) -> None:
+    results = [o for c in read_notebook(chapter(name)).cells for o in c.get("outputs", []) if "execution_count" in o]
+    bare = [o.data["text/plain"] for o in results if re.fullmatch(r"[-\d.e]+|True|False|None", o.data["text/plain"])]
+    assert not bare, "a cell ends in a value that no sentence names; begin its last line with '_ ='"
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
