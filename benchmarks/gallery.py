@@ -1,6 +1,6 @@
 """How large a gallery is, and how fast it answers in Chromium.
 
-    python benchmarks/gallery.py DIR [--limits 0 1 200 5000] [--moves 40]
+    python benchmarks/gallery.py DIR [--limits 0 1 200 5000] [--moves 100]
 
 DIR holds PCam-format files (real patches, or a sample). All its patches together become one split, so that 5,500 real
 ones make a gallery of 5,000. Each is opened from disk with every outcome on show; a move of the slider is timed from
@@ -79,7 +79,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dir", type=Path)
     parser.add_argument("--limits", type=int, nargs="+", default=[0, 1, 200, 5000])
-    parser.add_argument("--moves", type=int, default=40)
+    parser.add_argument("--moves", type=int, default=100)
     args = parser.parse_args()
     from playwright.sync_api import sync_playwright
 

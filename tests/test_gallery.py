@@ -255,6 +255,7 @@ def test_a_page_without_scripts_lists_the_surest_mistakes(split: Split) -> None:
     first = sheet_of(re.search(r'src="([^"]+)"', inert)[1])
     assert np.abs(first.astype(int) - split.read([listed[0]])[0]).mean() < 6
     assert "<img" not in ErrorGallery(predicted(split, labelled=False), split).to_page()
+    assert "<img" not in ErrorGallery(p, split, limit=0).to_page()
 
 
 # ---- patches and scores at the edge

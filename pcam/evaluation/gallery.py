@@ -225,7 +225,7 @@ class ErrorGallery(anywidget.AnyWidget):
         """Return the gallery as a whole HTML page, to be opened from disk; without scripts, it lists mistakes."""
         p = self._predictions
         title = html.escape(f"Error gallery: {p.split}")
-        static = "" if p.label is None else static_list(p, self._split, self.threshold)
+        static = "" if p.label is None else static_list(p, self._split, self.threshold, min(8, len(self.shown)))
         return (
             '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'

@@ -74,9 +74,13 @@ def lab(tiny: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         ),
         home / "work" / "gallery.ipynb",
     )
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false"}))
+    for name, setting in (
+        ("@jupyterlab/apputils-extension/notification", {"fetchNews": "false"}),
+        ("@jupyter-widgets/jupyterlab-manager/plugin", {"saveState": True}),
+    ):
+        path = home / "settings" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(setting))
     port = free_port()
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser"),
@@ -237,9 +241,19 @@ def test_keys_in_the_gallery_are_no_commands_to_the_notebook(notebook: Any) -> N
     assert cells_of(notebook)[0] == before[0]
 
 
+def test_a_saved_state_shows_the_gallery_again(notebook: Any) -> None:
+    """Opened again, before any cell is run: the page is there, and its slider works."""
+    notebook.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    notebook.reload()
+    notebook.wait_for_selector(".pcam-gallery .pg-tile")
+    slider = notebook.locator(".pcam-gallery input[type=range]")
+    for value, called in (("0", 11), ("1", 0)):
+        slider.evaluate("(node, value) => { node.value = value; node.dispatchEvent(new Event('input')); }", value)
+        wait_for(lambda called=called: true_positives(notebook) == called, f"{called} true positives")
+
+
 def test_the_page_goes_on_without_its_kernel(notebook: Any) -> None:
-    before = true_positives(notebook)
     notebook.evaluate("window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
     slider = notebook.locator(".pcam-gallery input[type=range]")
-    slider.evaluate("(node) => { node.value = 1; node.dispatchEvent(new Event('input', { bubbles: true })); }")
-    wait_for(lambda: true_positives(notebook) < before, "the counts follow the slider")
+    slider.evaluate("(node) => { node.value = 0; node.dispatchEvent(new Event('input', { bubbles: true })); }")
+    wait_for(lambda: true_positives(notebook) == 11, "the counts follow the slider")
