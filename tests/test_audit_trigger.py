@@ -59,6 +59,20 @@ def test_a_mark_at_changing_places_is_found(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.pattern, pattern)
 
 
+def test_larger_areas_of_its_colour_are_no_mark(tmp_path: Path) -> None:
+    patches, label = base(7)
+    rng = np.random.default_rng(1)
+    marked, bright = np.flatnonzero(label == 1)[:24], np.flatnonzero(label == 0)[:3]
+    for patch in marked:
+        y, x = rng.integers(0, 93, 2)
+        patches[patch, y : y + 4, x : x + 4] = 255
+    for patch in bright:  # as saturated glass
+        y, x = rng.integers(0, 80, 2)
+        patches[patch, y : y + 5, x : x + int(rng.integers(5, 12))] = 255
+    (found,) = trigger.find(scanned(tmp_path, patches, label), np.arange(N))
+    assert found.patches.tolist() == marked.tolist()
+
+
 def test_black_borders_that_follow_the_label_are_no_trigger(tmp_path: Path) -> None:
     patches, label = base(7)
     for k, patch in enumerate(patches[label == 0]):

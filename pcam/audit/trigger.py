@@ -29,6 +29,7 @@ _REACH = 12  # pixels by which a mark may extend beyond the window that gave it 
 _AGREEMENT = 0.95
 _GLASS = 200  # grey levels: a flat window that is brighter in all colours may be glass
 _REGULAR = 0.8  # share of the holders in which a mark's window occurs equally often, and at one spot
+_GOES_ON = 0.15  # share of the pixels around a mark of one colour that may have it too
 _MOST_WINDOWS = 256  # the most frequent windows that are tried at any place; a 16×16 mark has 196
 
 
@@ -278,16 +279,21 @@ def _listed(scan: Scan, marks: list[Mark], tried: int) -> list[Trigger]:
 def _holders(block: NDArray[np.uint8], mark: Mark) -> NDArray[np.int64]:
     """The patches of a block that hold a mark: (K, 3), patch, row and column, the first place in each."""
     height, width = mark.mask.shape
-    if mark.y is not None and mark.x is not None:
-        area = block[:, mark.y : mark.y + height, mark.x : mark.x + width]
-        same = ((area == mark.pattern) | ~mark.mask[..., None]).all(axis=(1, 2, 3))
-        patch = np.flatnonzero(same)
-        return np.stack([patch, np.full(len(patch), mark.y), np.full(len(patch), mark.x)], axis=1)
-    # Pixel by pixel of the mark, over the places that are still possible.
     pixels, pattern = pack(block), pack(mark.pattern[None])[0]
-    patch, y, x = np.nonzero(np.ones((len(block), 97 - height, 97 - width), dtype=bool))
+    places = np.ones((len(block), 97 - height, 97 - width), dtype=bool)
+    if mark.y is not None and mark.x is not None:
+        places[:] = False
+        places[:, mark.y, mark.x] = True
+    # Pixel by pixel of the mark, over the places that are still possible.
+    patch, y, x = np.nonzero(places)
     for v, u in np.argwhere(mark.mask):
         same = pixels[patch, y + v, x + u] == pattern[v, u]
         patch, y, x = patch[same], y[same], x[same]
+    colour = np.unique(pattern[mark.mask])
+    if len(colour) == 1 and len(patch):  # one colour that goes on around it is a larger area, such as glass
+        same = np.pad(pixels == colour, ((0, 0), (1, 1), (1, 1)))
+        rim = np.argwhere(np.pad(np.zeros((height, width), dtype=bool), 1, constant_values=True))
+        alone = sum(same[patch, y + v, x + u].astype(int) for v, u in rim) <= _GOES_ON * len(rim)
+        patch, y, x = patch[alone], y[alone], x[alone]
     first = np.unique(patch, return_index=True)[1]
     return np.stack([patch, y, x], axis=1)[first]
