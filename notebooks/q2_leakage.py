@@ -294,8 +294,9 @@ if not obstacle:
 # %%
 chapter.answer(
     "3",
-    "Folds drawn by patch would tear {torn_by_patch} of {pairs} pairs apart, folds by group {torn_by_group}. {k} "
-    "grouped folds are {plain_trainings} trainings; nested, with a search in each fold, {nested_trainings}. "
+    "Folds drawn by patch would tear {torn_by_patch} of {pairs} pairs apart, folds by group {torn_by_group}. "
+    "Cross-validation in {k} grouped folds takes {plain_trainings} trainings; nested, with a search in each fold, "
+    "{nested_trainings}. "
     + cost
     + "With slides to spare, a fixed split by slide and several seeds give the better figure for that time; with few "
     "slides, grouped folds do.",
