@@ -37,7 +37,7 @@ lint: .venv/installed
 	@$(BIN)/mypy
 
 unit: .venv/installed
-	@$(BIN)/pytest -n 3 --dist loadfile tests
+	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests
 
 # nbval executes the chapters: all they need of the journal is its sample and its runs.
 notebooks: .venv/installed
