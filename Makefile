@@ -36,8 +36,9 @@ lint: .venv/installed
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
 
+# A thread each: three processes share what may be two cores. The longest files come first.
 unit: .venv/installed
-	@$(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests
 
 # nbval executes the chapters: all they need of the journal is its sample and its runs.
 notebooks: .venv/installed
