@@ -149,7 +149,7 @@ chapter.answer(
 # ## 4 The bottleneck
 #
 # Each part of a training step is timed apart. The machine's limits are measured as well: a plain copy of as many bytes
-# for loading, a large matrix product with as many operations for the network.
+# for loading; for the network a large matrix product or convolution with as many operations, whichever is faster.
 
 # %%
 stages = {device: time_stages(config, chapter.split("train"), torch.device(device), batches=8) for device in devices}

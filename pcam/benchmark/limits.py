@@ -1,7 +1,8 @@
 """What the machine could do at best, measured on it: bytes copied and floating-point operations per second.
 
 A rate alone says nothing about the program. Beside it stands the same work at the machine's own limit: a loader
-cannot beat a plain copy of the bytes it delivers, a model cannot beat a large matrix product with as many operations.
+cannot beat a plain copy of the bytes it delivers, a model hardly beats a large matrix product or convolution with as
+many operations, whichever is faster: on some processors the library behind one of them is several times slower.
 The work per image is counted by torch (`FlopCounterMode`), not estimated.
 """
 
@@ -30,7 +31,7 @@ class Limits:
     Attributes:
         device: "cpu" or "cuda".
         copy_bytes_per_second: of a plain copy within the device's memory (bytes delivered, not read plus written).
-        flops_per_second: of a large matrix product, by precision.
+        flops_per_second: of a large matrix product or 3×3 convolution, the faster of the two, by precision.
     """
 
     device: str
@@ -59,10 +60,22 @@ def measure_limits(device: torch.device, precisions: tuple[str, ...], *, fast: b
     side = 8192 if device.type == "cuda" else 1024 if fast else 2048
     flops = {}
     for name in precisions:
-        a = torch.randn(side, side, device=device).to(DTYPES[name])
-        b = torch.randn(side, side, device=device).to(DTYPES[name])
-        flops[name] = 2 * side**3 / _best(partial(torch.matmul, a, b), device)
+        flops[name] = max(_product_flops(side, DTYPES[name], device), _convolution_flops(side, DTYPES[name], device))
     return Limits(device.type, size / seconds, flops)
+
+
+def _product_flops(side: int, dtype: torch.dtype, device: torch.device) -> float:
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    return 2 * side**3 / _best(partial(torch.matmul, a, b), device)
+
+
+def _convolution_flops(side: int, dtype: torch.dtype, device: torch.device) -> float:
+    images, channels, pixels = side // 128, 128, 48
+    layer = torch.nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device, dtype=dtype)
+    layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch = torch.randn(images, channels, pixels, pixels, device=device).to(dtype, memory_format=torch.channels_last)
+    with torch.no_grad():
+        return 2 * 9 * images * (pixels * channels) ** 2 / _best(partial(layer, batch), device)
 
 
 def flops_per_image(model: PatchClassifier, device: torch.device, *, training: bool) -> float:

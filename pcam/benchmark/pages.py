@@ -66,7 +66,7 @@ def limits(out: Path | str) -> pd.DataFrame:
     for limit in _read(out)["limits"]:
         rows.append((limit["device"], "copy", limit["copy_bytes_per_second"] / 1e9, "GB/s"))
         for precision, flops in limit["flops_per_second"].items():
-            rows.append((limit["device"], f"matrix product, {precision}", flops / 1e9, "GFLOP/s"))
+            rows.append((limit["device"], f"arithmetic, {precision}", flops / 1e9, "GFLOP/s"))
     return pd.DataFrame(rows, columns=["device", "limit", "value", "unit"])
 
 
