@@ -1,14 +1,18 @@
 # Two commands do all the set-up: `make journal` and `make test`.
 PYTHON ?= python3
 DATA ?=
+SEEDS ?= 3
+ONLY ?=
+SET ?=
 BIN := .venv/bin
 CORES ?= all
 
-.PHONY: journal test lint unit notebooks tracking book sync clean help
+.PHONY: journal ablation test lint unit notebooks tracking book sync clean help
 
 help:
 	@echo "make journal [DATA=DIR]   run every chapter and build the book: _build/html/index.html"
 	@echo "make test                 lint, types, unit tests, notebooks, book"
+	@echo "make ablation [DATA=DIR] [SEEDS=3] [ONLY=\"cnn p4m\"] [SET=\"train.epochs=15\"]   which idea bought what: hours"
 	@echo "make lint | unit | notebooks | book   a part of make test"
 	@echo "make tracking             the tracker's tests against a real MLflow server"
 	@echo "make sync                 bring notebooks/*.ipynb and their .py pairs together"
@@ -28,6 +32,10 @@ SNAKEMAKE = $(BIN)/snakemake --snakefile workflow/Snakefile --profile workflow/p
 journal: .venv/installed
 	@$(SNAKEMAKE) --config data='$(DATA)'
 	@echo "The book is ready: open _build/html/index.html"
+
+# Chapter Q4 shows it. Hours on a few cores; it may be stopped and given again, and parts of it run beside each other.
+ablation: .venv/installed
+	@$(BIN)/python benchmarks/ablation.py --data '$(DATA)' --seeds $(SEEDS) $(if $(ONLY),--only $(ONLY)) $(if $(SET),--set $(SET))
 
 test: lint unit notebooks
 

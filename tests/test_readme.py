@@ -40,6 +40,7 @@ RUN_ELSEWHERE = {
     "make journal": ".github/workflows/ci.yml",
     "make test": ".ci/run",
     "make journal DATA=pcam_data": "tests/test_workflow.py",
+    "make ablation DATA=pcam_data": "tests/test_ablation.py",
     "make sync": "tests/test_notebooks.py",
     "make clean": "tests/test_readme.py",
     "make tracking": ".github/workflows/ci.yml",
