@@ -18,7 +18,7 @@ from functools import cache
 
 import torch
 from torch import nn
-from torch.nn.functional import conv2d, max_pool2d
+from torch.nn.functional import conv2d, max_pool2d, pad
 
 ORDER = 8
 
@@ -115,7 +115,7 @@ class FieldNorm(nn.BatchNorm2d):
 
 def crop(maps: torch.Tensor, margin: int) -> torch.Tensor:
     """Cut a margin off on all four sides of (B, C, H, W)."""
-    return maps[:, :, margin:-margin, margin:-margin]
+    return pad(maps, (-margin,) * 4)  # unlike a slice, its gradient keeps the memory order
 
 
 def halve(maps: torch.Tensor) -> torch.Tensor:

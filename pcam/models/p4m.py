@@ -57,4 +57,5 @@ class P4M(PatchClassifier):
 
 def _convolution(inputs: list[int], outputs: int, size: int, stride: int = 1, lifting: bool = False) -> nn.Sequential:
     convolution = GroupConv(inputs, outputs, size, stride, lifting)
-    return nn.Sequential(convolution, FieldNorm(outputs), nn.ReLU(inplace=True))
+    # Not in place: on the view that the normalisation returns, the gradient of a ReLU in place takes six times as long.
+    return nn.Sequential(convolution, FieldNorm(outputs), nn.ReLU())
