@@ -5,7 +5,8 @@
 DIR holds PCam-format files (real patches, or a sample). All its patches together become one split, so that 5,500 real
 ones make a gallery of 5,000. Each is opened from disk with every outcome on show; a move of the slider is timed from
 its event to the end of the frame that shows the answer, layout and paint included. Bounds: 200 patches in 3 MB, 5,000
-in 25 MB, an answer within 50 ms. The row "+ neighbours" carries three training patches beside each patch.
+in 25 MB, an answer within 50 ms. The row "+ neighbours, maps" carries three training patches beside each patch and a
+map of what moved its score, by an mlp with random weights: neither's size depends on the model.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pcam.config import load_config
 from pcam.data.format import available_splits, open_split, split_path
 from pcam.evaluation import ErrorGallery, Predictions
+from pcam.models import build
 
 MEGABYTES = {200: 3.0, 5000: 25.0}
 MILLISECONDS = 50.0
@@ -86,9 +89,9 @@ def main() -> int:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         parser.exit(2, "no Chromium on this machine; apt-get install chromium\n")
-    train = open_split(args.dir, "train")
+    train, model = open_split(args.dir, "train"), build(load_config("mlp").model)
     broken = 0
-    print(f"{'gallery':<24}{'MB':>7}{'CPU s':>8}{'median ms':>11}{'p90 ms':>8}{'worst ms':>10}")
+    print(f"{'gallery':<33}{'MB':>7}{'CPU s':>8}{'median ms':>11}{'p90 ms':>8}{'worst ms':>10}")
     with tempfile.TemporaryDirectory() as name, sync_playwright() as driver:
         folder = Path(name)
         write_whole(args.dir, folder)
@@ -98,17 +101,17 @@ def main() -> int:
         predictions = Predictions("test", np.arange(len(split)), split.labels, score)
         browser = driver.chromium.launch(executable_path=chromium, args=FLAGS)
         for limit in args.limits:
-            for beside in (None, train) if limit >= 200 else (None,):
+            for behind in ({}, {"neighbours": train, "model": model, "attribution": True})[: 1 + (limit >= 200)]:
                 started = time.process_time()
-                page = ErrorGallery(predictions, split, limit=limit, neighbours=beside).to_page()
+                page = ErrorGallery(predictions, split, limit=limit, **behind).to_page()
                 seconds = time.process_time() - started
                 (folder / "gallery.html").write_text(page, encoding="utf-8")
                 times = answer_times(browser, folder / "gallery.html", args.moves)
                 size, median = len(page.encode()) / 1e6, float(np.median(times))
                 broken += size > MEGABYTES.get(limit, np.inf) or median > MILLISECONDS
-                label = f"{min(limit, len(split)):,} patches" + (" + neighbours" if beside else "")
+                label = f"{min(limit, len(split)):,} patches" + (" + neighbours, maps" if behind else "")
                 rest = f"{median:>11.1f}{np.quantile(times, 0.9):>8.1f}{times.max():>10.1f}"
-                print(f"{label:<24}{size:>7.2f}{seconds:>8.1f}{rest}")
+                print(f"{label:<33}{size:>7.2f}{seconds:>8.1f}{rest}")
         browser.close()
     return int(broken > 0)
 

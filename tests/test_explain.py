@@ -135,6 +135,24 @@ def test_a_gallery_carries_them(test: Split, train: Split) -> None:
         assert patch["map"]["sum"] == pytest.approx(values.sum(), abs=0.01)
 
 
+def test_a_gallery_of_many_carries_less_of_each(test: Split, train: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    p = Predictions("test", np.arange(24), test.labels, np.linspace(0.01, 0.99, 24))
+    model = model_of("cnn", test)
+    monkeypatch.setattr("pcam.evaluation.explain.MANY", 5)
+    several, many = (
+        ErrorGallery(p, test, limit=limit, neighbours=train, model=model, attribution=True).content for limit in (5, 24)
+    )
+    assert [c["attribution"]["side"] for c in (several, many)] == [24, 12]
+    assert [c["neighbours"]["pictures"]["side"] for c in (several, many)] == [48, 32]
+    # Coarser, and still a map that adds up to the same.
+    full = integrated_gradients(model, test.read(slice(0, 24))).reshape(24, 12, 2, 12, 2).sum(axis=(2, 4))
+    for patch, values in zip(many["patches"], full, strict=True):
+        carried = np.frombuffer(base64.b64decode(patch["map"]["data"]), np.int8).reshape(12, 12)
+        assert patch["map"]["most"] == pytest.approx(np.abs(values).max(), rel=0.01)
+        np.testing.assert_allclose(carried / 127 * np.abs(values).max(), values, atol=np.abs(values).max() / 200)
+        assert patch["map"]["sum"] == pytest.approx(values.sum(), abs=0.01)
+
+
 def test_a_gallery_of_nothing_has_no_neighbours(test: Split, train: Split) -> None:
     p = Predictions("test", np.arange(24), test.labels, np.linspace(0.01, 0.99, 24))
     gallery = ErrorGallery(p, test, limit=0, neighbours=train, model=model_of("cnn", test), attribution=True)

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pcam.config import ModelConfig
 from pcam.data.format import Split, open_split
 from pcam.errors import DataError
 from pcam.evaluation.gallery import ErrorGallery
 from pcam.evaluation.gallery_patches import EACH, MOST, choose_patches, error_figure, pictures
 from pcam.evaluation.predictions import Predictions, write_predictions
 from pcam.evaluation.thresholds import Threshold, confusion_matrix, fixed_threshold
+from pcam.models import build
 
 
 def predicted(split: Split, *, labelled: bool = True, seed: int = 0) -> Predictions:
@@ -216,7 +218,8 @@ def test_the_surest_mistakes_lie_first_in_the_pictures(split: Split) -> None:
 @pytest.mark.parametrize("limit", [100, 200])
 def test_a_gallery_of_real_patches_stays_small(real_data, limit: int) -> None:
     split, train = open_split(real_data, "test"), open_split(real_data, "train")
-    gallery = ErrorGallery(predicted(split), split, limit=limit, neighbours=train)
+    model = build(ModelConfig(name="mlp"))
+    gallery = ErrorGallery(predicted(split), split, limit=limit, neighbours=train, model=model, attribution=True)
     assert len(gallery.to_html().encode()) <= 3_000_000
 
 

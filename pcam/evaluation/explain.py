@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CELL = 4  # pixels a side of one value of an attribution map: single pixels are noise
 MAP_SIDE = PATCH_SHAPE[0] // CELL
 AMONG = 8192  # training patches that are searched; an even spread where there are more
+MANY = 1000  # patches, from which on a page carries maps and neighbours smaller: 5,000 stay within 25 MB
 _BATCH = 64
 
 
@@ -133,7 +134,7 @@ def integrated_gradients(model: PatchClassifier, patches: NDArray[np.uint8], ste
 
 
 def neighbour_content(found: Neighbours, train: Split, quality: int) -> tuple[dict[str, Any], list[list[list[float]]]]:
-    """Return neighbours as a gallery carries them, each training patch once and at half its size.
+    """Return neighbours as a gallery carries them, each training patch once, at half its size or, of many, at a third.
 
     Returns:
         What they are, with all of them as one picture; and for each of the B patches the K pairs (place, distance).
@@ -141,11 +142,12 @@ def neighbour_content(found: Neighbours, train: Split, quality: int) -> tuple[di
     from pcam.evaluation.gallery_patches import pictures
 
     unique, place = np.unique(found.index, return_inverse=True)
-    side = PATCH_SHAPE[0] // 2
-    halves = np.empty((len(unique), side, side, 3), dtype=np.uint8)
+    part = 2 if len(found.index) <= MANY else 3
+    side = PATCH_SHAPE[0] // part
+    small = np.empty((len(unique), side, side, 3), dtype=np.uint8)
     for start in range(0, len(unique), 256):
-        full = train.read(unique[start : start + 256]).reshape(-1, side, 2, side, 2, 3)
-        halves[start : start + 256] = np.rint(full.mean(axis=(2, 4)))
+        full = train.read(unique[start : start + 256]).reshape(-1, side, part, side, part, 3)
+        small[start : start + 256] = np.rint(full.mean(axis=(2, 4)))
     labels, slides = train.labels, train.slides
     held = [
         {
@@ -157,20 +159,27 @@ def neighbour_content(found: Neighbours, train: Split, quality: int) -> tuple[di
     ]
     about = {
         "split": train.name, "searched": found.searched, "of": len(train), "by": found.by,
-        "pictures": pictures(halves, quality), "patches": held,
+        "pictures": pictures(small, quality), "patches": held,
     }  # fmt: skip
     pairs = zip(place.reshape(found.index.shape), found.distance, strict=True)
     return about, [[[int(p), float(f"{d:.3g}")] for p, d in zip(places, far, strict=True)] for places, far in pairs]
 
 
-def attribution_content(maps: NDArray[np.float32]) -> list[dict[str, Any]]:
-    """Return each map as a gallery carries it: bytes in units of its own largest value, that value, and the sum."""
+def attribution_content(maps: NDArray[np.float32]) -> tuple[int, list[dict[str, Any]]]:
+    """Return maps as a gallery carries them.
+
+    Returns:
+        Their side, 24 or, of many, 12, where a value is the sum of four; and of each map its bytes in units of its own
+        largest value, that value, and the sum.
+    """
     import base64
 
+    if len(maps) > MANY:
+        maps = maps.reshape(-1, MAP_SIDE // 2, 2, MAP_SIDE // 2, 2).sum(axis=(2, 4))
     carried = []
     for values in maps:
         most = float(np.abs(values).max())
         scaled = np.rint(values / most * 127 if most else values).astype(np.int8)
         data = base64.b64encode(scaled.tobytes()).decode("ascii")
         carried.append({"data": data, "most": float(f"{most:.3g}"), "sum": round(float(values.sum()), 2) + 0.0})
-    return carried
+    return maps.shape[1], carried

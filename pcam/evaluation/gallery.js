@@ -262,7 +262,7 @@ function render({ model, el }) {
   const large = make("canvas", { width: side, height: side, role: "img" });
   const map = content.attribution && make("canvas", { class: "pg-map", width: content.attribution.side, height: content.attribution.side, "aria-hidden": "true", hidden: true });
   const mapped = make("input", { type: "checkbox", onchange: () => showSelected() });
-  const mapText = make("p", { class: "pg-small" });
+  const mapText = make("p", { class: "pg-small" }), across = map && side / map.width;
   const near = content.neighbours;
   const drawNear = near && painter(near.pictures);
   const nearList = make("ol", { class: "pg-near", "aria-label": "Nearest training patches" });
@@ -295,7 +295,7 @@ function render({ model, el }) {
       map && make("label", {}, mapped, " show what moved the score"), map && mapText),
     facts),
   near && make("div", { class: "pg-like" }, make("p", {}, make("strong", { text: `Most alike in ${near.split}` }), make("span", { class: "pg-small",
-    text: ` by ${near.by}, among ${near.searched < near.of ? `${whole(near.searched)} of its ${whole(near.of)}` : `its ${whole(near.of)}`} patches; distances in standard deviations` })), nearList),
+    text: ` by ${near.by}, among ${near.searched < near.of ? `${whole(near.searched)} of its ${whole(near.of)}` : `its ${whole(near.of)}`} patches, shown at 1/${side / near.pictures.side} of their size; distances in standard deviations` })), nearList),
   make("footer", {}, before, make("span", { class: "pg-small pg-keys", text: "← → between patches, Esc to close" }), after));
   const select = (index) => {
     model.set("selected", index);
@@ -314,7 +314,7 @@ function render({ model, el }) {
       paintMap(map, patch.map, content.attribution.side);
       large.classList.toggle("pg-under", mapped.checked);
       mapText.textContent = mapped.checked ? "Orange speaks for tumour, blue against, by integrated gradients. The strongest "
-        + `4 × 4 pixels move the logit by ${patch.map.most}; all together, starting from plain mean colour, by `
+        + `${across} × ${across} pixels move the logit by ${patch.map.most}; all together, starting from plain mean colour, by `
         + `${patch.map.sum > 0 ? "+" : ""}${patch.map.sum}.` : "";
     }
     if (near) nearList.replaceChildren(...patch.near.map(([place, distance]) => {

@@ -98,6 +98,7 @@ class ErrorGallery(anywidget.AnyWidget):
             model: the model that made the predictions; neighbours are then those nearest to its last layer, else
                 those nearest in input features.
             attribution: make a map for each patch on show of what moved its score: sixteen gradients of `model` each.
+                Of more than 1,000 patches the maps are coarser and the neighbours smaller, and the page says so.
             quality: of the WEBP pictures, 1 to 99; 100: lossless, the file's own values, about 21 kB a patch. None:
                 lossless for up to 100 patches, then 90 (7 kB), from 251 on 75, from 1,001 on 50 (4 kB).
 
@@ -121,7 +122,7 @@ class ErrorGallery(anywidget.AnyWidget):
         cut = threshold if isinstance(threshold, Threshold) else fixed_threshold(threshold)
         chosen = choose_patches(p, cut.value, limit)
         patches = split.read(p.index[chosen])
-        beside = quality or min(default_quality(len(chosen)), 75)  # neighbours are halved anyway
+        beside = quality or min(default_quality(len(chosen)), 75)  # neighbours are shrunk anyway
         quality = quality or default_quality(len(chosen))
         # The surest mistakes come first in the pictures: a page that opens on mistakes decodes few.
         wrongness = p.score[chosen] if p.label is None else np.abs(p.label[chosen] - p.score[chosen])
@@ -135,9 +136,9 @@ class ErrorGallery(anywidget.AnyWidget):
         if neighbours is not None and len(chosen):
             found = explain.find_neighbours(split, p.index[chosen], neighbours, model)
             about, near = explain.neighbour_content(found, neighbours, beside)
-        maps: list[dict[str, Any] | None] = [None] * len(chosen)
+        map_side, maps = 0, []
         if attribution and model is not None:
-            maps = [*explain.attribution_content(explain.integrated_gradients(model, patches))]
+            map_side, maps = explain.attribution_content(explain.integrated_gradients(model, patches))
         self._predictions, self._split = p, split
         super().__init__(
             content={
@@ -150,7 +151,7 @@ class ErrorGallery(anywidget.AnyWidget):
                 "slices": list(slices or {}),
                 "suspects": None if suspects is None else int(suspects.sum()),
                 "neighbours": about,
-                "attribution": {"side": explain.MAP_SIDE} if attribution else None,
+                "attribution": {"side": map_side} if attribution else None,
                 "pictures": pictures(patches[first], quality),
                 "patches": [
                     {
@@ -162,7 +163,7 @@ class ErrorGallery(anywidget.AnyWidget):
                         "slices": [number for number, mask in enumerate(masks) if mask[row]],
                         "suspect": bool(suspects is not None and suspects[row]),
                         "near": near[place],
-                        "map": maps[place],
+                        "map": maps[place] if attribution else None,
                         "features": [float(f"{seen[f.name].iloc[place]:.4g}") for f in FEATURES],
                     }
                     for place, row in enumerate(chosen)

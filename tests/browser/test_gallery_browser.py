@@ -216,7 +216,9 @@ def test_a_patch_shows_its_neighbours_and_what_moved_its_score(show: Open, split
     page.locator(".pg-tile").first.click()
     first = indices(page)[0]
     expected = find_neighbours(split, np.array([first]), train, model)
-    assert "Most alike in train by the 16 features" in page.locator(".pg-like").inner_text()
+    like = page.locator(".pg-like").inner_text()
+    assert "Most alike in train by the 16 features" in like
+    assert "shown at 1/2 of their size" in like
     assert page.locator(".pg-near li").count() == 3
     for place, index in enumerate(expected.index[0]):
         text = page.locator(".pg-near li").nth(place).inner_text()
@@ -234,7 +236,9 @@ def test_a_patch_shows_its_neighbours_and_what_moved_its_score(show: Open, split
     np.testing.assert_array_equal((drawn[..., 0] > drawn[..., 2])[strong], (values > 0)[strong])
     moved = round(float(values.sum()), 2)
     assert abs(moved) > 0.05
-    assert f"by {'+' if moved > 0 else ''}{moved:g}." in page.locator(".pg-looked").inner_text()
+    about = page.locator(".pg-looked").inner_text()
+    assert f"by {'+' if moved > 0 else ''}{moved:g}." in about
+    assert "The strongest 4 × 4 pixels" in about
     # The map stays on for the next patch, and goes with one click.
     page.keyboard.press("ArrowRight")
     assert page.locator(".pg-map").is_visible()
