@@ -136,7 +136,7 @@ class ErrorGallery(anywidget.AnyWidget):
         if neighbours is not None and len(chosen):
             found = explain.find_neighbours(split, p.index[chosen], neighbours, model)
             about, near = explain.neighbour_content(found, neighbours, beside)
-        map_side, maps = 0, []
+        map_side, maps = 0, list[dict[str, Any]]()
         if attribution and model is not None:
             map_side, maps = explain.attribution_content(explain.integrated_gradients(model, patches))
         self._predictions, self._split = p, split
