@@ -15,7 +15,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +217,7 @@ def claim(path: Path | str) -> Iterator[None]:
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "start": _start_time(os.getpid())}
     while True:
         # A hard link of a whole file: the claim appears with its content, and only one process gets it.
-        own = write_json(path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}"), owner)
+        own = write_json(path.with_name(f"{path.name}.{os.getpid()}-{_this_host()}-{secrets.token_hex(4)}"), owner)
         try:
             os.link(own, path)
             break
@@ -233,11 +233,22 @@ def claim(path: Path | str) -> Iterator[None]:
         path.unlink(missing_ok=True)
 
 
-def remove_strays(folder: Path) -> None:
-    """Remove what killed processes have left half-written in a folder whose `claim` is held."""
-    for stray in folder.rglob(".*.tmp*"):
+def remove_strays(folder: Path, *, held: bool = True) -> None:
+    """Remove what killed processes of this machine left in a folder: claims, half-written files if `held`."""
+    for stray in folder.rglob(".*.tmp*") if held else ():
         if not stray.name.startswith(".claim."):  # others may be trying to claim the folder just now
             shutil.rmtree(stray) if stray.is_dir() else stray.unlink()
+    for path in (*folder.glob("claim.*"), *folder.glob(".claim.*")):
+        pid, _, rest = path.suffix[1:].partition("-")
+        if rest.startswith(_this_host()) and _is_alive({"pid": int(pid), "host": socket.gethostname()}) is False:
+            with suppress(OSError):  # gone by now, or in a folder that is read-only: it is in nobody's way
+                path.unlink()
+    with suppress(ClaimedError, OSError):
+        _take_over_if_dead(folder / "claim")
+
+
+def _this_host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
 def _take_over_if_dead(path: Path) -> None:
@@ -246,7 +257,8 @@ def _take_over_if_dead(path: Path) -> None:
     except FileNotFoundError:
         return  # released in between: the caller tries again
     except ValueError:
-        owner = {}
+        owner = None
+    owner = owner if isinstance(owner, dict) else {}
     alive = _is_alive(owner)
     if alive is not False:
         raise ClaimedError(path, owner, alive)

@@ -283,6 +283,21 @@ def test_a_cut_last_line_of_the_log_is_left_out(completed: Run) -> None:
     assert len(completed.steps) == 3
 
 
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"state": "done"}', '{"state": 3}'])
+def test_a_status_that_names_no_state_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(content)
+    with pytest.raises(RunError, match=r"status.json names none of the states claimed, .*: restore it, or remove"):
+        open_run(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"versions": 3, "splits": []}'])
+def test_records_without_what_they_hold_are_refused(content: str, tmp_path: Path) -> None:
+    for name, needed in (("environment", "versions"), ("data", "splits")):
+        (tmp_path / f"{name}.json").write_text(content)
+        with pytest.raises(RunError, match=rf"{name}.json holds no {needed}: restore it, or remove the run folder"):
+            getattr(Run(tmp_path), name)
+
+
 def test_status_keeps_the_start(tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.write_status("claimed")

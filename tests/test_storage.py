@@ -152,6 +152,37 @@ def test_strays_go_but_not_what_others_write_to_claim(tmp_path: Path, monkeypatc
         assert not half.exists()
 
 
+@pytest.mark.parametrize("moment", ["link", "unlink", "fsync", "replace"])
+def test_what_is_left_of_a_dead_claim_goes(moment: str, tmp_path: Path) -> None:
+    code = f"""
+import os, sys, pathlib
+from pcam import storage
+owner = pathlib.Path if {moment!r} in ("unlink", "replace") else os
+setattr(owner, {moment!r}, lambda *args, **more: os.kill(os.getpid(), 9))
+with storage.claim(sys.argv[1]): pass"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "claim")])
+    assert names(tmp_path) != []
+    with storage.claim(tmp_path / "other"):
+        storage.remove_strays(tmp_path, held=False)
+        assert names(tmp_path) == ["other"]
+
+
+def test_claims_that_may_be_alive_are_left(tmp_path: Path) -> None:
+    storage.write_json(tmp_path / "claim", {"pid": 1, "host": "elsewhere", "start": 0})
+    (tmp_path / "claim.1-0123abcd-00").touch()
+    (tmp_path / f"claim.{os.getpid()}-{storage._this_host()}-00").touch()
+    before = names(tmp_path)
+    storage.remove_strays(tmp_path)
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("content", ["", "[]", "7", "{}"])
+def test_a_claim_that_names_nobody_is_reported(content: str, tmp_path: Path) -> None:
+    path = storage.write_text(tmp_path / "claim", content)
+    with pytest.raises(storage.ClaimedError, match=r"process \? on \? claimed it; if it no longer runs, remove"):
+        storage.claim(path).__enter__()
+
+
 def test_claim_of_another_host_is_reported_with_its_mend(tmp_path: Path) -> None:
     path = storage.write_json(tmp_path / "claim", {"pid": 1, "host": "elsewhere", "start": 0})
     message = "process 1 on elsewhere claimed it; if it no longer runs, remove"

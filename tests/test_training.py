@@ -161,6 +161,20 @@ def test_an_interrupted_run_is_refused_without_resume(
         train(small(), tiny, tmp_path, progress=False)
 
 
+@pytest.mark.parametrize("content", [None, b"", b'{"kind": "step"}\n', b"\xff\xfe\n"])
+def test_a_log_that_lost_lines_is_refused(
+    content: bytes | None, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 2)
+        with pytest.raises(Interrupted):
+            train(small(), tiny, tmp_path, progress=False)
+    (log,) = tmp_path.glob("*/metrics.jsonl")
+    log.unlink() if content is None else log.write_bytes(content)
+    with pytest.raises(RunError, match=r"metrics.jsonl holds [01] of the 2 lines .*: restore it, or remove the run"):
+        train(small(), tiny, tmp_path, resume=True, progress=False)
+
+
 def test_nan_loss_fails_with_its_reason(tiny: Path, tmp_path: Path) -> None:
     config = small("train.optimizer=sgd", "train.lr=100", "train.schedule=constant", "train.epochs=30")
     with pytest.raises(TrainingFailed, match=r"loss became (nan|inf) at step \d+ .*lower train.lr"):

@@ -95,6 +95,7 @@ def _train(
         raise RunError(f"process {world.rank} would train {run.id}, others would not: give all the same data and code")
     if world.told(_is_completed(run)):
         _note_other_libraries(run)
+        remove_strays(run.path, held=False)  # of one that was killed after its last word
         return run
     while True:
         try:

@@ -27,7 +27,7 @@ from pcam.data.augment import augment
 from pcam.data.loader import Loader, augment_generator
 from pcam.errors import RunError
 from pcam.models import PatchClassifier
-from pcam.storage import append_lines, write_text
+from pcam.storage import append_lines, write_bytes
 from pcam.training.checkpoint import load_last, of_this_run, save_checkpoint
 from pcam.training.distributed import World
 from pcam.training.schedule import PLATEAU_FACTOR, PLATEAU_PATIENCE, learning_rate
@@ -248,5 +248,10 @@ def _finite(value: float | None, what: str, step: int, epoch: int, settings: Tra
 
 def _keep_lines(path: Path, n: int) -> None:
     """Cut a log back to what the checkpoint knows of; the steps after it are done, and logged, again."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    write_text(path, "".join(lines[:n]))
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    if len(lines) < n:  # going on would complete a run whose first steps nobody can see
+        raise RunError(
+            f"{path} holds {len(lines)} of the {n} lines that were logged before the checkpoint: restore it, or "
+            "remove the run folder and train again"
+        )
+    write_bytes(path, b"".join(lines[:n]))

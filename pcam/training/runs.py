@@ -63,7 +63,10 @@ class Run:
     @property
     def status(self) -> dict[str, Any]:
         """The present content of status.json."""
-        status: dict[str, Any] = read_json(self.path / "status.json", "run status")
+        path = self.path / "status.json"
+        status = read_json(path, "run status")
+        if not isinstance(status, dict) or status.get("state") not in STATES:
+            raise RunError(f"{path} names none of the states {', '.join(STATES)}: restore it, or remove the run folder")
         return status
 
     @property
@@ -88,14 +91,18 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """Versions, hardware, threads, seeds, commit, lock and cluster job."""
-        environment: dict[str, Any] = read_json(self.path / "environment.json", "run environment")
-        return environment
+        return self._record("environment.json", "run environment", "versions")
 
     @property
     def data(self) -> dict[str, Any]:
         """The splits used: n, positives and fingerprint."""
-        data: dict[str, Any] = read_json(self.path / "data.json", "run data record")
-        return data
+        return self._record("data.json", "run data record", "splits")
+
+    def _record(self, name: str, what: str, needed: str) -> dict[str, Any]:
+        record = read_json(self.path / name, what)
+        if not isinstance(record, dict) or not isinstance(record.get(needed), dict):
+            raise RunError(f"{what} {self.path / name} holds no {needed}: restore it, or remove the run folder")
+        return record
 
     @property
     def steps(self) -> list[dict[str, Any]]:
