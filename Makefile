@@ -6,6 +6,7 @@ ONLY ?=
 SET ?=
 BIN := .venv/bin
 CORES ?= all
+WORK := $(abspath $(or $(PCAM_WORK),_work))
 
 .PHONY: journal ablation test lint unit notebooks tracking book sync clean help
 
@@ -48,10 +49,13 @@ lint: .venv/installed
 unit: .venv/installed
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder tests
 
-# nbval executes the chapters: all they need of the journal is its sample and its runs.
+# nbval executes the chapters: all they need of the journal is its sample and its runs. What else they make goes into a
+# work folder of their own, so that the journal keeps the runs that its executed chapters cite.
 notebooks: .venv/installed
 	@$(SNAKEMAKE) runs
-	@$(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 600 \
+	@rm -rf $(WORK)/nbval && mkdir -p $(WORK)/nbval/sample
+	@ln -s $(WORK)/sample/data $(WORK)/sample/runs $(WORK)/nbval/sample
+	@PCAM_WORK=$(WORK)/nbval $(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
 # MLflow's server is a few hundred megabytes that nothing else here needs; without it these tests are skipped.

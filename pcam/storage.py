@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 from pcam.errors import StorageError
 
 _READ_BYTES = 1 << 22
+_AGAIN_SECONDS = 0.05
 
 
 def _reason(error: OSError) -> str:
@@ -203,16 +205,20 @@ class ClaimedError(StorageError):
 
 
 @contextmanager
-def claim(path: Path | str) -> Iterator[None]:
+def claim(path: Path | str, wait: float = 0) -> Iterator[None]:
     """Hold an exclusive claim for the length of the block; the file names the owner (pid, host, start).
 
     A claim left by a process of this machine that is gone is taken over: its owner can no longer write.
 
+    Args:
+        path: the file of the claim.
+        wait: seconds to wait for whoever holds it.
+
     Raises:
-        ClaimedError: another process holds it.
+        ClaimedError: another process holds it, and still does after that time.
         StorageError: the file cannot be written.
     """
-    path = Path(path)
+    path, until = Path(path), time.monotonic() + wait
     make_folder(path.parent)
     owner = {"pid": os.getpid(), "host": socket.gethostname(), "start": _start_time(os.getpid())}
     while True:
@@ -222,7 +228,12 @@ def claim(path: Path | str) -> Iterator[None]:
             os.link(own, path)
             break
         except FileExistsError:
-            _take_over_if_dead(path)
+            try:
+                _take_over_if_dead(path)
+            except ClaimedError:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_AGAIN_SECONDS)
         except OSError as error:
             raise StorageError(f"cannot claim {path}: {_reason(error)}") from error
         finally:

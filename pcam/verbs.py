@@ -96,10 +96,12 @@ def train(args: argparse.Namespace) -> int:
 
     config = load_config(args.preset, args.overrides)  # before torch: a config error answers at once
     from pcam.training import train
+    from pcam.training.runs import check_model
 
     _log_lines()
     run = train(config, args.data, args.runs, resume=args.resume, progress=_progress())
     if os.environ.get("RANK", "0") == "0":  # of several processes, one answers
+        check_model(run)  # a completed run is returned as it is, and its files may have been lost since
         _show(args, {"run": run.path, "id": run.id, "state": run.state, "final": run.final}, str(run.path))
     return 0
 

@@ -21,6 +21,9 @@ from pcam.journal.notebooks import (
     run_notebook,
     source_digest,
 )
+from pcam.journal.plan import open_plan
+from pcam.journal.questions import QUESTIONS
+from pcam.storage import ClaimedError, claim
 
 PARAMETERS = """data_dir: str = ""
 limit = 3
@@ -185,6 +188,15 @@ def test_a_notebook_and_its_text_must_agree(tmp_path: Path) -> None:
     write(tmp_path, "1 + 2")
     with pytest.raises(JournalError, match=r"^q\.ipynb and q\.py differ; bring them together with 'jupytext --sync "):
         require_paired(path)
+
+
+def test_a_chapter_that_is_being_run_is_not_run_beside_it(tiny: Path, tmp_path: Path) -> None:
+    plan, question = open_plan(tiny, tmp_path), QUESTIONS["q3_configuration"]
+    with (
+        claim(plan.work / "scratch" / question.name / "claim"),
+        pytest.raises(ClaimedError, match=r"q3_configuration: process \d+ on .* is at work on it; wait for it"),
+    ):
+        notebooks.run_chapter(question, plan)
 
 
 def test_an_unknown_question(monkeypatch: pytest.MonkeyPatch) -> None:

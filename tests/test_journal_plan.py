@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+import signal
 from pathlib import Path
 
 import pytest
 
 from pcam.config import config_hash
 from pcam.data import open_split, synthetic
-from pcam.errors import DataError, JournalError
+from pcam.errors import DataError, JournalError, RunError
 from pcam.journal.plan import open_plan, work_root
 from pcam.journal.questions import QUESTIONS, find_questions
+from pcam.training.stop import Interrupted, StopRequest
 
 
 def test_ten_chapters_answer_nine_questions() -> None:
@@ -75,6 +77,33 @@ def test_outdated_sample_of_the_journal_is_made_anew(tmp_path: Path, monkeypatch
     marker.unlink()
     with pytest.raises(DataError, match="not a synthetic sample"):
         open_plan(None, tmp_path)
+
+
+def test_an_interrupted_run_names_a_mend_that_the_journal_has(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: StopRequest) -> None:
+        self.number = signal.SIGTERM
+
+    plan = open_plan(tiny, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(StopRequest, "__init__", stopped)
+        with pytest.raises(Interrupted, match=r"SIGTERM after step .*; the same command again continues it$"):
+            plan.run("mlp-0")
+    assert plan.run("mlp-0").state == "completed"
+
+
+def test_a_run_that_lost_its_model_is_not_handed_out(tiny: Path, tmp_path: Path) -> None:
+    plan = open_plan(tiny, tmp_path)
+    model = plan.run("mlp-0").path / "model.safetensors"
+    content = bytearray(model.read_bytes())
+    content[-1] ^= 1
+    model.write_bytes(content)
+    with pytest.raises(RunError, match=r"model\.safetensors is damaged; restore it, or remove the folder .* again"):
+        plan.run("mlp-0")
+    model.unlink()
+    with pytest.raises(RunError, match=r"model\.safetensors is missing; restore it, or remove the folder"):
+        plan.run("mlp-0")
 
 
 def test_unknown_run_suggests_one(tiny: Path, tmp_path: Path) -> None:

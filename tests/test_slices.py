@@ -12,7 +12,7 @@ from pcam.evaluation.candidates import candidates, feature_edges
 from pcam.evaluation.features import FEATURE_NAMES
 from pcam.evaluation.predictions import Predictions, write_predictions
 from pcam.evaluation.slices import ALPHA, COLUMNS, TESTED, Scored, find_slices, holm, run, weak_slices
-from pcam.evaluation.thresholds import fixed_threshold
+from pcam.evaluation.thresholds import choose_threshold, fixed_threshold
 
 
 def scored(split: str, seed: int, weak: str = "", n: int = 600, slides: int = 24) -> Scored:
@@ -155,6 +155,18 @@ def test_run_writes_the_table_and_the_gallery(tiny, files, tmp_path) -> None:
     again = run(files / "test.csv", tiny, tmp_path / "again", found_on=files / "valid.csv")
     assert again.equals(table)
     assert (tmp_path / "again" / "gallery.html").read_text(encoding="utf-8") == page
+
+
+def test_a_row_says_where_its_threshold_was_chosen() -> None:
+    valid, test = scored("valid", 0), scored("test", 1)
+    chosen = choose_threshold(valid.predictions, 5, 1)
+    table = find_slices(valid, test, threshold=chosen)
+    says = table.groupby("metric")["threshold_split"].agg(set)
+    assert says.pop("roc_auc") == {""}
+    assert set(map(frozenset, says)) == {frozenset({"valid"})}
+    # On valid such a level is flattered: whoever reads the file sees both splits in one row.
+    assert set(table["split"]) == {"valid", "test"}
+    assert set(find_slices(valid)["threshold_split"]) == {""}
 
 
 def test_run_needs_labels_and_the_right_data(tiny, files, tmp_path) -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,30 @@ def test_claim_is_exclusive_and_released(tmp_path: Path) -> None:
     assert names(tmp_path) == []
     with storage.claim(path):
         assert path.exists()
+
+
+def test_a_claim_can_wait_for_its_turn(tmp_path: Path) -> None:
+    path, holding, order = tmp_path / "claim", threading.Event(), []
+
+    def first() -> None:
+        with storage.claim(path):
+            holding.set()
+            time.sleep(0.2)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    holding.wait()
+    with storage.claim(path, wait=60):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]
+    with (
+        storage.claim(path),
+        pytest.raises(storage.ClaimedError, match="is at work on it; wait for it"),
+        storage.claim(path, wait=0.1),
+    ):
+        pass
 
 
 def test_claim_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:

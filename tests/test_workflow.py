@@ -101,6 +101,25 @@ def test_an_interrupt_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert not list((tmp_path / "sample").iterdir())
 
 
+def test_nbval_leaves_what_executed_chapters_cite(tmp_path: Path) -> None:
+    make = ["make", "--dry-run", "--assume-old=.venv/installed", "notebooks", "BIN=true"]
+    done = subprocess.run(
+        make, cwd=ROOT, env={**os.environ, "PCAM_WORK": str(tmp_path)}, text=True, capture_output=True, check=True
+    )
+    trained, *prepared, checked = done.stdout.replace("\\\n", "").splitlines()
+    assert trained.startswith("true/snakemake") and "PCAM_WORK" not in trained
+    assert f"PCAM_WORK={tmp_path}/nbval true/pytest" in checked
+    # With the journal's own sample and runs nothing is trained again, and all else lies in another folder.
+    (tmp_path / "sample" / "runs").mkdir(parents=True)
+    (tmp_path / "sample" / "data").mkdir()
+    for _ in range(2):
+        subprocess.run(["sh", "-ec", "\n".join(prepared)], check=True)
+    own = tmp_path / "nbval" / "sample"
+    assert {path.name: path.resolve() for path in own.iterdir()} == {
+        name: tmp_path / "sample" / name for name in ("data", "runs")
+    }
+
+
 def test_code_digests_follow_the_code() -> None:
     assert code_digest("journal/stage.py") == code_digest("journal/stag*.py") != code_digest("journal/publish.py")
     assert code_digest("journal") != code_digest("journal/*.py", "cli.py")

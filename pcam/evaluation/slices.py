@@ -33,18 +33,8 @@ from pcam.evaluation.suspects import label_suspects
 from pcam.evaluation.thresholds import Threshold, fixed_threshold
 
 COLUMNS = (
-    "slice",
-    "definition",
-    "split",
-    "n",
-    "n_positive",
-    "metric",
-    "value",
-    "low",
-    "high",
-    "rest_value",
-    "gap",
-    "p_adjusted",
+    *("slice", "definition", "split", "n", "n_positive", "metric"),
+    *("value", "low", "high", "rest_value", "gap", "p_adjusted", "threshold_split"),
 )
 # None of these moves when only the share of positives does.
 TESTED = ("roc_auc", "sensitivity", "specificity")
@@ -110,7 +100,9 @@ def find_slices(
         metric does.
         `p_adjusted` is one-sided ("no worse than the rest"), by Holm over all that were tried: on `discovery`
         every slice and tested metric, on `confirmation` those found on `discovery`, and apart from them its own
-        slides. It is empty where nothing was tested.
+        slides. It is empty where nothing was tested. `threshold_split` is the split that the threshold was chosen on,
+        empty where it was fixed beforehand or the metric has none: on that very split the values are flattered, in the
+        slice as in the rest, and only their gap can be read.
 
     Raises:
         DataError: labels are missing.
@@ -199,7 +191,7 @@ def _measure(scored: Scored, slices: Iterable[Slice], threshold: Threshold, beta
     predictions = scored.predictions
     label = predictions.labels.astype(bool)
     patch = np.arange(len(label))
-    # The threshold may have been chosen on this split: that flatters the level, but alike inside and outside.
+    # Chosen on this very split it flatters the level, alike inside and outside: `threshold_split` says so in each row.
     called = predictions.score >= threshold.value
     by_group = Judged(label, predictions.score, called, patch if scored.groups is None else scored.groups, beta)
     by_patch = Judged(label, predictions.score, called, patch, beta)
@@ -229,6 +221,7 @@ def _measure(scored: Scored, slices: Iterable[Slice], threshold: Threshold, beta
                     "rest_value": gap.rest_value,
                     "gap": gap.gap,
                     "p_adjusted": np.nan,
+                    "threshold_split": "" if metric == "roc_auc" else threshold.split or "",
                     "p": gap.p,
                     "is_slide": part.is_slide,
                 }

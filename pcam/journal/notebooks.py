@@ -25,7 +25,7 @@ from pcam.config import project_root
 from pcam.errors import JournalError, did_you_mean
 from pcam.journal.plan import Plan, open_plan
 from pcam.journal.questions import Question, find_questions
-from pcam.storage import make_folder, sha256_file, write_bytes, write_text
+from pcam.storage import claim, make_folder, sha256_file, write_bytes, write_text
 
 CELL_TIMEOUT = 1800  # seconds; a chapter on real patches may train inside a cell
 _TYPES: dict[str, type] = {t.__name__: t for t in (str, int, float, bool, list, dict)}
@@ -244,17 +244,20 @@ def run_chapter(question: Question, plan: Plan) -> Path:
 
     Raises:
         JournalError: as `execute`; or the notebook and its paired text differ; or it wrote no evidence.
+        ClaimedError: another process is running the same chapter.
     """
     source = chapter_source(question)
     require_paired(source)
     out = plan.work / "executed" / source.name
     evidence = plan.work / "evidence" / f"{question.name}.json"
     parameters = {} if plan.kind == "synthetic" and plan.work.name == "sample" else {"data_dir": str(plan.data_dir)}
-    notebook = execute(source, failed_path(out), parameters)
-    if not evidence.exists():
-        raise JournalError(f"{source.name}: it wrote no evidence; end it with 'chapter.close()'")
-    # A copy of its own: whoever runs the notebook by hand writes the evidence in the work folder anew.
-    record = write_bytes(out.with_suffix(".json"), evidence.read_bytes())
+    # Two at once would empty each other's scratch folder, and one's evidence might go with the other's notebook.
+    with claim(plan.work / "scratch" / question.name / "claim"):
+        notebook = execute(source, failed_path(out), parameters)
+        if not evidence.exists():
+            raise JournalError(f"{source.name}: it wrote no evidence; end it with 'chapter.close()'")
+        # A copy of its own: whoever runs the notebook by hand writes the evidence in the work folder anew.
+        record = write_bytes(out.with_suffix(".json"), evidence.read_bytes())
     notebook.metadata["pcam"] = {"source": source_digest(notebook), "evidence": sha256_file(record)}
     return write_notebook(out, notebook)
 

@@ -75,11 +75,22 @@ class Plan:
 
         When another process is at work on it, wait for that one. An interrupted run is continued: its
         record says so, and its bits are those of an uninterrupted one.
+
+        Raises:
+            JournalError: the plan has no such run.
+            RunError: the run cannot be trained, was interrupted again, or has lost its model file.
         """
         from pcam.training import train
+        from pcam.training.runs import check_model
+        from pcam.training.stop import Interrupted
 
         config = self.planned(name).config()
-        run = train(config, self.data_dir, self.work / "runs", resume=True, wait=True, progress=progress)
+        try:
+            run = train(config, self.data_dir, self.work / "runs", resume=True, wait=True, progress=progress)
+        except Interrupted as error:  # it names an option of `pcam train`
+            error.args = (f"{str(error).rpartition('; ')[0]}; the same command again continues it",)
+            raise
+        check_model(run)
         write_json(self.work / "plan" / f"{name}.json", {"name": name, "run": run.id})
         return run
 

@@ -30,6 +30,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # Of several forms of an output the book shows one of these. LaTeX, even unused, would call MathJax from the web, and
 # the state of a live widget means nothing without a kernel.
 _SHOWN = ("text/html", "text/markdown", "image/png", "image/svg+xml", "text/plain")
+_SWAP_SECONDS = 60  # a book is copied in a second or two
 _NOT_PAGES = ("_toc.yml", "_generated", "questions", "_build", "evidence")
 
 
@@ -221,7 +222,7 @@ def build(data_dir: Path | str | None = None) -> Path:
     # The workflow sees by this file whose book is on show, and that it is there; the bundle, which evidence it shows.
     write_json(html / edition_name(plan.work), edition)
     shown = project_root() / "_build" / "html"
-    with claim(shown.parent / "html.claim"):  # journals of two data folders may end at the same time
+    with claim(shown.parent / "html.claim", wait=_SWAP_SECONDS):  # two journals may end at the same time
         swap(html, shown)
     return shown / "index.html"
 

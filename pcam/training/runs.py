@@ -25,7 +25,7 @@ from typing import Any
 from pcam.config import Config, build_config, config_hash, parse_yaml
 from pcam.data.format import Split, open_split
 from pcam.errors import RunError
-from pcam.storage import read_json, write_json
+from pcam.storage import read_json, sha256_file, write_json
 
 STATES = ("claimed", "running", "completed", "failed", "interrupted")
 MODEL_FILE = "model.safetensors"
@@ -149,6 +149,18 @@ def open_run(path: Path | str, completed: bool = True) -> Run:
         reason = f" ({run.status['reason']})" if run.status.get("reason") else ""
         raise RunError(f"{path}: the run is {run.state}{reason}; finish it with 'pcam train … --resume'")
     return run
+
+
+def check_model(run: Run) -> None:
+    """Check that a completed run's model file is there and is the one that it recorded.
+
+    Raises:
+        RunError: it is missing, or damaged.
+    """
+    path = run.path / MODEL_FILE
+    state = "damaged" if path.is_file() else "missing"
+    if state == "missing" or sha256_file(path) != run.final["sha256"]:
+        raise RunError(f"{path} is {state}; restore it, or remove the folder {run.path} and train again")
 
 
 def list_runs(directory: Path | str) -> list[Run]:

@@ -7,19 +7,17 @@ import os
 import signal
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcam.errors import StorageError
-from pcam.storage import ClaimedError, claim, writing
+from pcam.storage import writing
 from pcam.training.outcome import Trial
 
 if TYPE_CHECKING:
     import optuna
 
-_LOCK_SECONDS = 60
 _WRITE_SECONDS = 1.0  # a line takes far less
 
 
@@ -70,19 +68,6 @@ def cut_half_line(journal: Path) -> None:
         time.sleep(_WRITE_SECONDS)
     if journal.stat().st_size == len(content):  # so nobody is at work on that line
         os.truncate(journal, content.rfind(b"\n") + 1)
-
-
-def locked(path: Path) -> ExitStack:
-    """Hold a lock of a moment, waiting for whoever has it."""
-    stack, until = ExitStack(), time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            stack.enter_context(claim(path))
-            return stack
-        except ClaimedError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.05)
 
 
 def stop_with_parent() -> None:

@@ -41,7 +41,6 @@ from pcam.training.study import (
     counted_trials,
     cut_half_line,
     deciding_trials,
-    locked,
     open_study,
     stop_with_parent,
 )
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 0.2
+_LOCK_SECONDS = 60
 Sampler = Literal["tpe", "random"]
 
 
@@ -211,7 +211,7 @@ def _take(job: _Job, held: ExitStack) -> tuple[optuna.Trial | None, ClaimedError
     import optuna
 
     journal = Path(job.journal)
-    with locked(journal.with_suffix(".lock")):
+    with claim(journal.with_suffix(".lock"), wait=_LOCK_SECONDS):
         cut_half_line(journal)
         study = open_study(journal)
         waiting_for = None
