@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--suspects",
         choices=("auto", "colour", "texture", "none"),
         default="auto",
-        help="how label suspects are ranked: colour is quick; texture takes about 13 ms a patch and finds more; "
+        help="how label suspects are ranked: colour is quick; texture takes about 10 ms a patch and finds more; "
         "auto takes texture up to 6000 patches (default)",
     )
 

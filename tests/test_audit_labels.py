@@ -81,6 +81,27 @@ def test_kernel_scores_are_out_of_fold() -> None:
     assert abs(score[label == 1].mean() - score[label == 0].mean()) < 0.1
 
 
+def test_kernel_scores_of_a_group_are_those_of_a_fit_without_it() -> None:
+    rng = np.random.default_rng(8)
+    groups, target = np.repeat([0, 1, 1, 2, 2, 2, 3], 6), rng.choice([-1.0, 1.0], 42)
+    rows = rng.normal(size=(42, 5))
+    answer = labels._held_out(rows, target, groups)
+    for group in range(4):
+        out = groups == group
+        # What the patches left out are labelled makes no difference to what is answered for them.
+        other = labels._held_out(rows, np.where(out, -target, target), groups)
+        np.testing.assert_allclose(other[out], answer[out], atol=1e-8)
+        assert np.abs(other - answer)[~out].max() > 1e-3
+
+
+def test_a_twin_does_not_vouch_for_a_label() -> None:
+    label = np.repeat(np.random.default_rng(3).integers(0, 2, 150), 2).astype(np.int8)
+    features = np.repeat(np.random.default_rng(4).normal(size=(150, 100)), 2, axis=0)
+    apart = labels.kernel_scores(features, label, np.repeat(np.arange(150), 2))
+    leaking = labels.kernel_scores(features, label, np.arange(300))
+    assert ((leaking > 0.5) == label).mean() > 0.75 > ((apart > 0.5) == label).mean()
+
+
 def test_a_fold_learns_from_a_bounded_number_of_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     label = (np.arange(240) % 2).astype(np.int8)
     features = np.random.default_rng(6).normal(size=(240, 8)) + 2 * label[:, None]
