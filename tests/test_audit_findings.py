@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from tissue import textured, write_folder
+import pytest
+from tissue import canvas, textured, write_folder
 
-from pcam.audit import findings
+from pcam.audit import audit, findings, symmetry
 from pcam.audit.scan import scan
 
 
@@ -55,3 +56,23 @@ def test_csv_names_splits_and_leaves_absent_partners_empty(tmp_path: Path) -> No
     assert findings.tied_to(found, rows, "test").tolist() == [True, True]
     assert findings.tied_to(found, rows, "train").tolist() == [True, True, False]
     assert findings.tied_to(found, rows, "test", others=["valid"]).tolist() == [False, False]
+
+
+@pytest.mark.parametrize("kind", ["exact_duplicate", "symmetry_duplicate", "near_duplicate", "pixel_overlap"])
+def test_of_many_copies_each_is_tied(kind: str, tmp_path: Path) -> None:
+    # Forty in each split: more than have all their pairs listed.
+    slide, rng = canvas(96, 128, seed=3), np.random.default_rng(0)
+    base = slide[:, :96]
+    copies = {name: np.repeat(base[None], 40, axis=0) for name in ("train", "test")}
+    if kind == "symmetry_duplicate":
+        copies["test"][1:] = np.stack([symmetry.apply(base, 1 + k % 6) for k in range(39)])
+        copies["train"][:] = symmetry.apply(base, 7)
+    elif kind == "near_duplicate":
+        for array in copies.values():
+            array[:] = np.clip(array + rng.normal(0, 3, array.shape), 0, 255)
+    elif kind == "pixel_overlap":
+        copies["test"][:] = slide[:, 32:]
+    folder = write_folder(tmp_path / "data", {**copies, "valid": textured(2)})
+    report = audit(folder, tmp_path / "out", suspects="none")
+    tied = {name: findings.tied_to(report.scan, report.findings, name, issues=[kind]) for name in (*copies, "valid")}
+    assert (tied["train"].sum(), tied["test"].sum(), tied["valid"].sum()) == (40, 40, 0)

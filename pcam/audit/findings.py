@@ -171,7 +171,8 @@ def tied_to(
 ) -> NDArray[np.bool_]:
     """Which patches (n,) of a split form a pair (copy, near copy, shared pixels, shared slide) with another split's.
 
-    A pair of a shared slide names the slide's first patch alone; here all patches of the slide count.
+    Of many copies not every pair is listed, and a pair of a shared slide names the slide's first patch alone; here all
+    copies, and all patches of the slide, count.
 
     Args:
         scan: the scanned patches.
@@ -183,11 +184,32 @@ def tied_to(
     names = [s.name for s in scan.splits]
     wanted = [names.index(name) for name in (others or names) if name != split and name in names]
     own = names.index(split)
-    pairs = findings.of(*issues)
+    there = np.isin(scan.split, wanted)
     tied = np.zeros(len(scan), dtype=bool)
-    for one, two in ((pairs.patch, pairs.partner), (pairs.partner, pairs.patch)):
-        tied[one[(scan.split[one] == own) & np.isin(scan.split[two], wanted)]] = True
+    form = np.unique(scan.facts.digest, return_inverse=True)[1]
+    held = np.zeros(len(scan), dtype=bool)  # by form: whether the other splits hold it
+    held[form[there]] = True
+    for issue in issues:
+        pairs = findings.of(issue)
+        one, two = pairs.patch, pairs.partner
+        tied[one[there[two]]] = tied[two[there[one]]] = True
+        if issue in PAIR_ISSUES:
+            linked = _linked_forms(form[one], form[two], held, chain=issue in ("symmetry_duplicate", "near_duplicate"))
+            tied |= linked[form]
     slide = slides.slide_codes(scan) if "shared_slide" in issues else None
     if slide is not None:
-        tied |= (slide >= 0) & np.isin(slide, slide[np.isin(scan.split, wanted)])
+        tied |= (slide >= 0) & np.isin(slide, slide[there])
     return tied[scan.split == own]
+
+
+def _linked_forms(
+    one: NDArray[np.integer], two: NDArray[np.integer], held: NDArray[np.bool_], *, chain: bool
+) -> NDArray[np.bool_]:
+    """Which forms (sets of exact copies) are linked to one that is held; in a chain, also by way of other forms."""
+    linked = np.zeros(len(held), dtype=bool)
+    if chain:
+        component = groups(len(held), np.stack([one, two], axis=1))
+        linked[:] = (np.bincount(component, weights=held)[component] - held) > 0
+    else:
+        linked[one[held[two]]] = linked[two[held[one]]] = True
+    return linked
