@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import torch
 
+from pcam.models.memory import give_back_freed_memory
+
 _CLEAR = Path("/proc/self/clear_refs")
 _STATUS = Path("/proc/self/status")
 _RESET_PEAK = "5"  # see proc(5)
@@ -46,6 +48,7 @@ def peak_of(device: torch.device) -> Callable[[], int]:
 
 def reset_peak_memory() -> bool:
     """Forget the process's highest resident memory, where the system allows it; return whether it did."""
+    give_back_freed_memory()
     try:
         _CLEAR.write_text(_RESET_PEAK)
     except OSError:

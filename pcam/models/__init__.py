@@ -7,6 +7,7 @@ from pcam.errors import ConfigError, did_you_mean
 from pcam.models.base import PatchClassifier
 from pcam.models.cnn import CNN
 from pcam.models.fold import fold
+from pcam.models.memory import keep_freed_memory
 from pcam.models.mlp import MLP
 from pcam.models.p4m import P4M
 from pcam.models.resnet import ResNet18
@@ -30,7 +31,7 @@ def model_class(name: str) -> ModelClass:
 
 
 def build(config: ModelConfig) -> PatchClassifier:
-    """Make a model with fresh random weights from torch's global generator.
+    """Make a model with fresh random weights from torch's global generator, and ready this process for its maps.
 
     Returns:
         a module from normalised float (B, 3, 96, 96) to logits (B,).
@@ -38,4 +39,6 @@ def build(config: ModelConfig) -> PatchClassifier:
     Raises:
         ConfigError: no model has that name.
     """
-    return model_class(config.name)(config)
+    chosen = model_class(config.name)
+    keep_freed_memory()
+    return chosen(config)
