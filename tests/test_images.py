@@ -173,6 +173,20 @@ ODD_NAMES = [
 ]
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+def test_order_is_kept_in_batches_that_hold_only_refused_files(
+    run: Run, patch: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setattr("pcam.evaluation.images.READ_SIZE", size)
+    expected = [".", ".", ".", "x", "x", ".", ".", ".", ".", "x", ".", "."]
+    for number, kind in enumerate(expected):
+        Image.fromarray(patch if kind == "x" else patch[1:]).save(tmp_path / f"{number:02}.png")
+    predict_images(run.path, [tmp_path], tmp_path / "scores.csv")
+    rows = rows_of(tmp_path / "scores.csv")
+    assert [Path(row["path"]).name for row in rows] == [f"{number:02}.png" for number in range(len(expected))]
+    assert ["x" if row["score"] else "." for row in rows] == expected
+
+
 def test_odd_names_come_back_from_the_csv(run: Run, patch: np.ndarray, tmp_path: Path) -> None:
     folder = tmp_path / "images"
     folder.mkdir()

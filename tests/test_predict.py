@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pcam.audit import symmetry
-from pcam.config import EvalConfig, load_config
+from pcam.config import EvalConfig, ModelConfig, load_config
 from pcam.data import open_split
 from pcam.errors import DataError, RunError
 from pcam.evaluation import Predictions, evaluate, predict_images, predict_split, read_predictions
 from pcam.evaluation.images import read_scores
-from pcam.evaluation.predict import BATCH_SIZE, assess, decision_threshold, score_patches
-from pcam.models import fold
+from pcam.evaluation.predict import BATCH_SIZE, assess, decision_threshold, for_scoring, score_patches
+from pcam.models import PatchClassifier, build, fold
 from pcam.training import Run, load_model, train
 
 
@@ -69,6 +71,42 @@ def test_missing_split_and_unfinished_run_are_refused(run: Run, tiny: Path, tmp_
     with pytest.raises(RunError, match="not a run folder"):
         evaluate(tmp_path, tiny, "test", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "resnet18"])
+def test_the_number_of_threads_moves_no_bit_and_stays(name: str, tiny: Path) -> None:
+    torch.manual_seed(0)
+    model = for_scoring(build(ModelConfig(name=name, width=8, hidden=8)))
+    patches = open_split(tiny, "test").read(slice(None))
+    before, scores = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            several = score_patches(model, iter([patches[:7], patches[7:]]), batch_size=4)
+            scores.append(np.concatenate([next(several), next(several)]))
+            several.close()
+            assert torch.get_num_threads() == threads
+            with ThreadPoolExecutor(1) as later:
+                assert later.submit(torch.get_num_threads).result() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(scores[0], scores[1]) and np.array_equal(scores[0], scores[2])
+
+
+def test_an_error_while_scoring_ends_it(tiny: Path) -> None:
+    model = for_scoring(build(ModelConfig(name="mlp", hidden=8)))
+    before = torch.get_num_threads()
+    with pytest.raises(TypeError, match="patches are uint8 in"):
+        list(score_patches(_Careless(model), [open_split(tiny, "test").read(slice(None))]))
+    assert torch.get_num_threads() == before
+
+
+class _Careless:
+    def __init__(self, model: PatchClassifier) -> None:
+        self.model = model
+
+    def predict_logits(self, patches: torch.Tensor) -> torch.Tensor:
+        return self.model.predict_logits(patches.float())
 
 
 def test_a_patch_gets_the_same_bits_in_any_company(run: Run, tiny: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import csv
 import math
 import warnings
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from pcam.config import EvalConfig
 from pcam.data.format import Split
 from pcam.errors import RunError, StorageError
 from pcam.evaluation.image_files import Item, find_files, printable, read_items
-from pcam.evaluation.predict import READ_SIZE, PatchModel, score_patches
+from pcam.evaluation.predict import READ_SIZE, PatchModel, for_scoring, score_patches
 from pcam.evaluation.thresholds import Threshold, fixed_threshold, implied_threshold
 
 if TYPE_CHECKING:
@@ -107,17 +108,16 @@ def predict_images(
 
 
 def _open_model(path: Path) -> tuple[PatchModel, EvalConfig]:
-    from pcam.models import fold
     from pcam.training import load_model, open_run
     from pcam.training.model_file import load_model_file
     from pcam.training.runs import MODEL_FILE
 
     if path.is_file():
         if path.name != MODEL_FILE or not (path.parent / "status.json").is_file():
-            return fold(load_model_file(path)), EvalConfig()
+            return for_scoring(load_model_file(path)), EvalConfig()
         path = path.parent  # the model of a run folder: the run knows its hash and its costs
     run = open_run(path)
-    return fold(load_model(run)), run.config.evaluation
+    return for_scoring(load_model(run)), run.config.evaluation
 
 
 def read_scores(path: Path | str) -> pd.DataFrame:
@@ -160,21 +160,20 @@ def write_examples(folder: Path | str, split: Split, count: int) -> Path:
 
 def _scored(model: PatchModel, items: Iterator[Item], symmetries: bool) -> Iterator[tuple[Item, float | None]]:
     """Score the items in batches, keeping their order."""
-    waiting: list[Item] = []
+    waiting: deque[Item] = deque()
 
-    def flush() -> Iterator[tuple[Item, float | None]]:
-        patches = [item.patch for item in waiting if item.patch is not None]
-        batches = [np.stack(patches)] if patches else []
-        scores = (score for batch in score_patches(model, batches, symmetries=symmetries) for score in batch.tolist())
-        for item in waiting:
-            yield item, (None if item.patch is None else next(scores))
-        waiting.clear()
+    def batches() -> Iterator[np.ndarray]:
+        while block := list(islice(items, READ_SIZE)):
+            waiting.extend(block)
+            if patches := [item.patch for item in block if item.patch is not None]:
+                yield np.stack(patches)
 
-    for item in items:
-        waiting.append(item)
-        if len(waiting) == READ_SIZE:
-            yield from flush()
-    yield from flush()
+    for scores in score_patches(model, batches(), symmetries=symmetries):
+        for score in scores.tolist():
+            while waiting[0].patch is None:
+                yield waiting.popleft(), None
+            yield waiting.popleft(), score
+    yield from ((item, None) for item in waiting)  # refused, after the last patch
 
 
 def _row(item: Item, score: float | None, rule: Threshold) -> list[str | int]:

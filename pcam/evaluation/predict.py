@@ -3,12 +3,14 @@
 Whatever scores patches goes through `score_patches`, which feeds the model batches of one fixed shape: a short
 batch is filled up with blank patches. Otherwise a library may choose another kernel for another batch size, and the
 same patch would get another last digit in `pcam predict` than in `pcam evaluate`. For the same reason both score with
-the folded model.
+the model that `for_scoring` makes, and each batch is scored by one thread, however many there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
     from pcam.config import EvalConfig
+    from pcam.models import PatchClassifier
     from pcam.training import Run
 
 READ_SIZE = 128  # patches that are read at a time
@@ -42,13 +45,26 @@ class PatchModel(Protocol):
         """Map uint8 (B, 96, 96, 3) to float32 (B,)."""
 
 
+def for_scoring(model: PatchClassifier) -> PatchClassifier:
+    """Return a copy of a model that scores the same patches faster, in evaluation mode; see `pcam.models.fold`."""
+    import torch
+
+    from pcam.models import fold
+
+    # In the order that patches come in: the wide layers of a resnet18 take a seventh less time so.
+    return fold(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
 def score_patches(
     model: PatchModel, batches: Iterable[np.ndarray], batch_size: int = BATCH_SIZE, symmetries: bool = False
-) -> Iterable[np.ndarray]:
-    """Score batches of patches.
+) -> Iterator[np.ndarray]:
+    """Score batches of patches, on as many threads as torch has here, while the next batch is read.
+
+    Threads that share a batch wait for each other after every layer, and for whatever else runs on their cores; so each
+    takes a batch of its own.
 
     Args:
-        model: a loaded model.
+        model: a loaded model, in evaluation mode.
         batches: uint8 (B, 96, 96, 3) arrays with B > 0.
         batch_size: the one shape that the model sees.
         symmetries: give each patch the mean score of its eight turned and mirrored forms, at eight times the cost.
@@ -58,23 +74,39 @@ def score_patches(
     """
     import torch
 
+    threads = torch.get_num_threads()
+    under_way: deque[list[Future[np.ndarray]]] = deque()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        for patches in batches:
+            parts = [patches[start : start + batch_size] for start in range(0, len(patches), batch_size)]
+            under_way.append([pool.submit(_score, model, part, batch_size, symmetries) for part in parts])
+            if len(under_way) > 1:
+                yield np.concatenate([part.result() for part in under_way.popleft()])
+        while under_way:
+            yield np.concatenate([part.result() for part in under_way.popleft()])
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # what the pool's threads set for themselves holds for later threads too
+
+
+def _score(model: PatchModel, patches: np.ndarray, batch_size: int, symmetries: bool) -> np.ndarray:
+    """Score at most `batch_size` patches."""
+    import torch
+
     from pcam.data.augment import apply_symmetries
 
-    forms = range(8 if symmetries else 1)
-    for patches in batches:
-        scores = np.zeros(len(patches))
-        for start in range(0, len(patches), batch_size):
-            rows = slice(start, min(start + batch_size, len(patches)))
-            filled = np.zeros((batch_size, *patches.shape[1:]), dtype=np.uint8)
-            filled[: rows.stop - start] = patches[rows]
-            whole = torch.from_numpy(filled)
-            for form in forms:
-                with torch.inference_mode():
-                    turned = apply_symmetries(whole, torch.full((batch_size,), form)) if form else whole
-                    logits = model.predict_logits(turned)[: rows.stop - start]
-                # The sigmoid in double precision: in single precision every logit above 17 becomes exactly 1, a tie.
-                scores[rows] += 1 / (1 + np.exp(-logits.double().cpu().numpy()))
-        yield scores / len(forms)
+    filled = np.zeros((batch_size, *patches.shape[1:]), dtype=np.uint8)
+    filled[: len(patches)] = patches
+    whole = torch.from_numpy(filled)
+    scores, forms = np.zeros(len(patches)), range(8 if symmetries else 1)
+    for form in forms:
+        with torch.inference_mode():
+            turned = apply_symmetries(whole, torch.full((batch_size,), form)) if form else whole
+            logits = model.predict_logits(turned)[: len(patches)]
+        # The sigmoid in double precision: in single precision every logit above 17 becomes exactly 1, a tie.
+        scores += 1 / (1 + np.exp(-logits.double().cpu().numpy()))
+    return scores / len(forms)
 
 
 def predict_split(run: Run, split: Split, batch_size: int = BATCH_SIZE, symmetries: bool | None = None) -> Predictions:
@@ -90,10 +122,9 @@ def predict_split(run: Run, split: Split, batch_size: int = BATCH_SIZE, symmetri
         RunError: the run is not completed or its weights are damaged.
         DataError: the split breaks the contract, or the model gives a score that is not a number.
     """
-    from pcam.models import fold
     from pcam.training import load_model
 
-    model = fold(load_model(run))
+    model = for_scoring(load_model(run))
     averaged = run.config.evaluation.symmetries if symmetries is None else symmetries
     batches = (split.read(slice(start, start + READ_SIZE)) for start in range(0, len(split), READ_SIZE))
     scores = np.concatenate(list(score_patches(model, batches, batch_size, averaged)))
