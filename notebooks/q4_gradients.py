@@ -20,6 +20,8 @@
 #
 # 1. How does the norm of the gradient go, step by step, over three seeds; where does it spike, and on which patches?
 # 2. How do learning-rate schedules compare on equal budgets, and why is the rate lowered late?
+#
+# Beside the two questions, the last section says which other idea bought what.
 
 # %% tags=["parameters"]
 data_dir: str = ""
@@ -32,9 +34,9 @@ import numpy as np
 import pandas as pd
 
 from pcam.config import build_config
-from pcam.evaluation import batches, t_interval
+from pcam.evaluation import ablation, ablation_pages, batches, t_interval
 from pcam.journal import open_chapter
-from pcam.training import gradients, plots, train
+from pcam.training import Run, gradients, plots, train
 
 chapter = open_chapter("q4_gradients", data_dir, work_dir)
 
@@ -189,6 +191,65 @@ chapter.answer(
     "constant rate and by {wobble_cosine} under cosine decay, which {calmer:is|is not} calmer. Lowered from the start "
     "it moves slowly: at a tenth of the rate throughout, the final valid loss is {early_loss}.",
 )
+
+# %% [markdown]
+# ## Which idea bought what
+#
+# One change at a time: each idea is trained with several seeds and compared, seed by seed, with what it changes. Ideas
+# are judged on valid; test stands beside it and decides nothing. Intervals are Student's t over seeds: other seeds, the
+# same patches. What did not help stays in the table. A core-second is a second of one CPU thread at work on training,
+# of the fastest seed. Only what the runs' own records bear out is shown.
+
+# %% tags=["nbval-ignore-output"]
+measured, refused = ablation.read_measured(chapter.data_dir, chapter.work)
+tried = ablation.ablation_table(measured)
+print(f"Not shown: {len(refused)}.", *refused, sep="\n") if refused else None
+for rows in ablation_pages.sets_of(tried):
+    caption = f"ROC-AUC, {ablation_pages.set_name(rows)}, by valid; gaps are paired by seed and have 95 % intervals"
+    chapter.table(ablation_pages.shown_rows(rows), caption=caption)
+if tried.empty:
+    chapter.note(
+        "No evidence yet: no idea has two seeds on these data. `make ablation DATA=DIR` trains them, for hours, and "
+        "may be stopped and given again; `make journal DATA=DIR` then shows them here."
+    )
+
+# %% tags=["nbval-ignore-output"]
+if not tried.empty:
+    chapter.figure(
+        ablation_pages.ablation_figure(tried),
+        alt="ROC-AUC of each idea, mean and interval over seeds, on valid and on test, sorted by valid, beside its "
+        "core-seconds of training and its number of weights; a dashed line marks the cnn.",
+    )
+
+# %% tags=["nbval-ignore-output"]
+if not tried.empty:
+    rows, best_idea = ablation_pages.sets_of(tried)[0], ablation_pages.best_of(tried)
+    cited = [Run(chapter.work / "runs" / name) for name in sorted(set(" ".join(rows["runs"]).split()))]
+    found = ablation_pages.verdicts(rows)
+    chapter.record("ideas", sum(map(len, found.values())), runs=cited)
+    chapter.record("ideas_in", ablation_pages.set_name(rows))
+    for verdict in ("gain", "lose"):
+        chapter.record(f"n_{verdict}", len(found[verdict]), runs=cited)
+        chapter.record(verdict, ", ".join(found[verdict]) or "none", runs=cited)
+    chapter.record("by_chance", ablation_pages.expected_by_chance(rows), n=chapter.value("ideas").value)
+    versions = {run.environment["code_version"] for run in cited}
+    chapter.record("one_code", len(versions) == 1, runs=cited)
+
+# %% tags=["nbval-ignore-output"]
+if not tried.empty:
+    of_best = [Run(chapter.work / "runs" / name) for name in best_idea["runs"].split()]
+    chapter.record("best_idea", best_idea["variant"], runs=of_best)
+    for name in ("valid", "test"):
+        value, *ends = (best_idea[f"{name}_auc{end}"] for end in ("", "_low", "_high"))
+        known = dict(zip(("low", "high"), ends, strict=True)) if value == value else {"reason": "no labels"}
+        about = {"n": best_idea["seeds"], "split": name, "method": "Student t over seeds", "runs": of_best}
+        chapter.record(f"best_idea_{name}", value, **known, **about)
+    chapter.note(
+        "Of {ideas} ideas ({ideas_in}) {n_gain} gain ({gain}) and {n_lose} lose ({lose}) on valid by more than their "
+        "intervals over seeds hold; if none did anything, {by_chance} would be expected to. All runs compared are of "
+        "{one_code:one version|several versions} of the training code. The best on valid is {best_idea}: "
+        "{best_idea_valid:ci} there, {best_idea_test:ci} on test."
+    )
 
 # %%
 chapter.headline(

@@ -86,6 +86,14 @@ def test_a_whole_chapter(q4: Chapter, shown: list[Any]) -> None:
     assert saved.open_parts.keys() == {"2"} and saved.data_kind == "synthetic"
 
 
+def test_a_note_is_bound_like_an_answer(q4: Chapter, shown: list[Any]) -> None:
+    q4.record("norm", 1.5, n=12)
+    q4.note("The norm is {norm}.")
+    assert shown[-1] == 'The norm is <span class="pcam-value" title="norm · n = 12">1.500</span>.'
+    with pytest.raises(JournalError, match=r"'1\.5' is typed into"):
+        q4.note("The norm is 1.5.")
+
+
 @pytest.mark.parametrize("state", ["running", "failed", "interrupted"])
 def test_only_completed_runs_are_cited(q4: Chapter, state: str) -> None:
     with pytest.raises(JournalError, match=f"which is {state}: only completed runs"):

@@ -15,7 +15,7 @@ import pytest
 
 from pcam.journal.plan import open_plan
 from pcam.journal.questions import QUESTIONS
-from pcam.journal.workflow import code_digest, runs_of
+from pcam.journal.workflow import ablation_digest, code_digest, runs_of
 from pcam.storage import claim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +49,15 @@ def test_the_jobs_of_a_fresh_clone(tmp_path: Path) -> None:
     found = jobs(done.stdout + done.stderr)
     assert {name: found.get(name) for name in expected} == expected
     assert not (tmp_path / "sample" / "data").exists(), "a dry run must not paint the sample"
+
+
+def test_the_chapter_that_shows_the_ablation_depends_on_it(tmp_path: Path) -> None:
+    plan = open_plan(root=tmp_path, make=False)
+    before = {name: ablation_digest(name, plan) for name in QUESTIONS}
+    (plan.work / "ablation").mkdir(parents=True)
+    (plan.work / "ablation" / "cnn-0.json").write_text("{}")
+    changed = [name for name in QUESTIONS if ablation_digest(name, plan) != before[name]]
+    assert changed == ["q4_gradients"]
 
 
 def test_other_data_need_no_sample(tiny: Path, tmp_path: Path) -> None:

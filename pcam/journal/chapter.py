@@ -157,6 +157,14 @@ class Chapter:
         self.evidence.open_parts[part] = reason
         display(Markdown(f"**Answer {part}.** No evidence yet: {reason}"))
 
+    def note(self, template: str) -> None:
+        """Say something beside the question's parts: show the template with its values.
+
+        Raises:
+            JournalError: a typed number, or a name that is not recorded.
+        """
+        display(Markdown(bind(template, self.evidence.values, marked)))
+
     def headline(self, template: str) -> None:
         """State the chapter's answer in one line, for the cover."""
         self.evidence.headline = bind(template, self.evidence.values)

@@ -73,6 +73,13 @@ def runs_of(name: str, plan: Plan) -> list[str]:
     return [run for run in plan.runs if f'"{run}"' in text or f'"{run.rpartition("-")[0]}-{{' in text]
 
 
+def ablation_digest(name: str, plan: Plan) -> str:
+    """Return the SHA-256 of what `make ablation` has measured, for the chapter that shows it; empty for the others."""
+    if "ablation" not in chapter_source(QUESTIONS[name]).with_suffix(".py").read_text(encoding="utf-8"):
+        return ""
+    return _digest({path.name: path for path in (plan.work / "ablation").glob("*.json")})
+
+
 def hold(work: Path) -> None:
     """Claim a journal's work folder for the rest of this process, so that two `make journal` never mix.
 
