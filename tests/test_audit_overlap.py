@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 from tissue import canvas, textured
 
 from pcam.audit import anchors, overlap
@@ -50,6 +53,17 @@ def test_blank_patches_do_not_flood(level: int) -> None:
     glass = np.full((40, 96, 96, 3), level, np.uint8)
     glass[:, ::17, ::13] -= np.uint8(level > 0)  # a little regular noise
     assert len(search(glass).pairs) == 0
+
+
+def test_compressed_glass_shares_nothing() -> None:
+    # Of a sensor's faint noise JPEG leaves blocks of a few colours, which look the same at many places.
+    rng, patches = np.random.default_rng(3), []
+    for _ in range(40):
+        buffer = io.BytesIO()
+        glass = np.array([243, 240, 244]) + rng.normal(0, 2, (96, 96, 3))
+        Image.fromarray(np.clip(np.rint(glass), 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=75)
+        patches.append(np.asarray(Image.open(buffer)))
+    assert len(search(np.stack(patches)).pairs) == 0
 
 
 def test_a_pasted_mark_is_no_overlap() -> None:

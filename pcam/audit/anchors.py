@@ -20,7 +20,7 @@ from pcam.audit.symmetry import mix
 
 WINDOW = 8
 RATE = 64
-_MIN_RANGE = 3  # grey levels: with less, glass has the same window everywhere
+_MIN_COLOURS = 6  # in a window: with fewer, compressed glass has the same window everywhere
 _ROWS = 0x9FB21C651E98DF25
 _COLUMNS = 0xD6E8FEB86659FD93
 
@@ -60,11 +60,15 @@ def find(pixels: NDArray[np.uint32]) -> Anchors:
     key = _window_hash(pixels)
     # The high bits: those of a polynomial modulo 2**64 depend on all bits of all pixels, the low ones do not.
     patch, y, x = np.nonzero(key < np.uint64(2**64 // RATE))
-    green = ((pixels >> np.uint32(8)) & np.uint32(0xFF)).astype(np.uint8)
-    windows = sliding_window_view(green, (WINDOW, WINDOW), axis=(1, 2))[patch, y, x]
-    keep = np.ptp(windows, axis=(1, 2)) >= _MIN_RANGE
+    windows = sliding_window_view(pixels, (WINDOW, WINDOW), axis=(1, 2))[patch, y, x].reshape(-1, WINDOW**2)
     anchors = Anchors(key[patch, y, x], patch.astype(np.int32), y.astype(np.uint8), x.astype(np.uint8))
-    return anchors.take(keep)
+    return anchors.take(_colours(windows) >= _MIN_COLOURS)
+
+
+def _colours(windows: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Number (M,) of different pixels in rows of packed pixels (M, P), or a few less: colours are put into 64 bins."""
+    bins = (windows * np.uint32(0x9E3779B1)) >> np.uint32(26)
+    return np.asarray(np.bitwise_count(np.bitwise_or.reduce(np.uint64(1) << bins.astype(np.uint64), axis=1)))
 
 
 def _window_hash(pixels: NDArray[np.uint32]) -> NDArray[np.uint64]:
