@@ -77,7 +77,7 @@ named = ", ".join(f"{a} to {b} {{shift_{a}_{b}:ci}}" for a, b in zip(certain["fr
 chapter.record("shifted", len(certain))
 chapter.record("compared", len(shifts))
 sizes = ", ".join(f"{split.name} {{n_{split.name}}}" for split in report.scan.splits)
-shares = ", ".join(f"{name} {{share_{name}:ci}}" for name in report.summary["class_balance"])
+shares = ", ".join(f"{name} {{share_{name}:ci}}" for name in report.summary["class_balance"]) or "no split has labels"
 chapter.answer(
     "1",
     f"The files hold these patches: {sizes}. Share of tumour: {shares}. Of {{compared}} comparisons between splits, "
@@ -153,7 +153,10 @@ else:
     units = {"groups": test.groups, "group_kind": test.group_kind or "patch"}
     honest = chapter.predictions("mlp-0", "test")
     found = leakage.by_kind(report, honest, **units)
-    chapter.table(tables.leakage(found), caption="ROC-AUC on test with and without the patches tied to train.")
+    if leakage.measured(found):
+        chapter.table(tables.leakage(found), caption="ROC-AUC on test with and without the patches tied to train.")
+    else:
+        print("Nothing to compare. Test patches tied to train:", ", ".join(f"{k} {why}" for k, why in found.items()))
 
 # %% [markdown]
 # Then an experiment, since data may hold no leak: in a copy, half of the test patches are also put into train, in turn
@@ -177,9 +180,12 @@ if not obstacle:
 # %% tags=["nbval-ignore-output"]
 if not obstacle:
     seen = leakage.by_kind(audit(copy, chapter.scratch() / "leaky_audit", suspects="none"), leaky, **units)
-    chapter.table(
-        tables.leakage(seen), caption="The copy as the audit sees it: ROC-AUC with and without what it found."
-    )
+    if leakage.measured(seen):
+        chapter.table(
+            tables.leakage(seen), caption="The copy as the audit sees it: ROC-AUC with and without what it found."
+        )
+    else:
+        print("Nothing to compare. Test patches tied to train:", ", ".join(f"{k} {why}" for k, why in seen.items()))
 
 # %%
 if not obstacle:
@@ -239,17 +245,23 @@ chapter.answer(
 # nested, or the choice has seen its own test.
 
 # %%
-chapter.table(
-    tables.records(folds.compare(report, k=5)),
-    caption="All labelled patches cut into folds, by patch and by group: sizes, share of tumour, pairs torn apart.",
-)
+cuts = folds.compare(report, k=5)
+if cuts:
+    chapter.table(
+        tables.records(cuts),
+        caption="All labelled patches cut into folds, by patch and by group: sizes, share of tumour, pairs torn apart.",
+    )
+else:
+    print("No evidence: there are fewer labelled patches, or groups of them, than folds.")
 
 # %%
-by_patch, by_group = folds.compare(report, k=5)
-chapter.record("k", by_group.k)
-chapter.record("torn_by_patch", by_patch.torn)
-chapter.record("torn_by_group", by_group.torn)
-chapter.record("pairs", by_group.pairs)
+chapter.record("k", 5)
+torn = "What folds would tear apart: no evidence, since fewer groups than folds have labels. "
+if cuts:
+    for cut in cuts:
+        chapter.record(f"torn_{cut.kind.replace(' ', '_')}", cut.torn)
+    chapter.record("pairs", cuts[0].pairs)
+    torn = "Folds drawn by patch would tear {torn_by_patch} of {pairs} pairs apart, folds by group {torn_by_group}. "
 for name, number in (("plain", folds.trainings(5)), ("nested", folds.trainings(5, inner=4, trials=20))):
     chapter.record(f"{name}_trainings", number)
 
@@ -294,8 +306,8 @@ if not obstacle:
 # %%
 chapter.answer(
     "3",
-    "Folds drawn by patch would tear {torn_by_patch} of {pairs} pairs apart, folds by group {torn_by_group}. "
-    "Cross-validation in {k} grouped folds takes {plain_trainings} trainings; nested, with a search in each fold, "
+    torn
+    + "Cross-validation in {k} grouped folds takes {plain_trainings} trainings; nested, with a search in each fold, "
     "{nested_trainings}. "
     + cost
     + "With slides to spare, a fixed split by slide and several seeds give the better figure for that time; with few "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -11,6 +12,7 @@ from tissue import textured, write_folder
 from pcam.audit import AuditReport, audit, figures, folds, tables
 from pcam.audit.findings import PAIR_ISSUES
 from pcam.audit.plant import SHARES, plant, score
+from pcam.data.format import split_path
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +36,16 @@ def test_folds_by_group_tear_no_pair(planted: tuple[AuditReport, list[tables.Sco
     assert by_patch.pairs == by_group.pairs == len(planted[0].findings.of(*PAIR_ISSUES))
     assert by_patch.torn > by_group.torn == 0
     assert by_group.smallest > 50 and 0 < by_group.lowest_share < by_group.highest_share < 1
+
+
+def test_without_labels_there_are_no_folds(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "data", {"train": textured(8), "test": textured(8, seed=1)})
+    report = audit(folder, tmp_path / "out", suspects="none")
+    assert len(folds.compare(report, k=5)) == 2
+    assert folds.compare(report, k=9) == []  # eight patches of either class
+    for split in ("train", "test"):
+        split_path(folder, split, "y").unlink()
+    assert folds.compare(audit(folder, tmp_path / "bare", suspects="none"), k=5) == []
 
 
 @pytest.mark.parametrize(("arguments", "number"), [((5,), 5), ((5, 4, 20), 405), ((3, 2, 10), 63)])

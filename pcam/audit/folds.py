@@ -51,11 +51,16 @@ def compare(report: AuditReport, k: int = 5, seed: int = 0) -> list[Folds]:
         report: the audit; its groups are the units.
         k: number of folds.
         seed: seed of the folds.
+
+    Returns:
+        the two cuts; none where fewer than k groups, or fewer than k patches of either class, have labels.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     known = np.flatnonzero(report.scan.label >= 0)
     label, group = report.scan.label[known], report.groups[known]
+    if max(np.bincount(label, minlength=2)) < k or len(np.unique(group)) < k:
+        return []
     found = report.findings.of(*PAIR_ISSUES)
     pairs = np.stack([found.patch, found.partner], axis=1)
     pairs = pairs[np.isin(pairs, known).all(axis=1)]

@@ -154,6 +154,11 @@ def by_kind(
     return found
 
 
+def measured(found: Mapping[str, LeakageEffect | str]) -> bool:
+    """Whether any kind of leakage has an effect that could be measured."""
+    return any(isinstance(effect, LeakageEffect) for effect in found.values())
+
+
 def planted_gains(
     honest: Predictions,
     leaky: Predictions,
