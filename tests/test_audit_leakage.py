@@ -113,7 +113,7 @@ def test_the_audit_takes_the_inflation_out(
     found = leakage.by_kind(audit(copy, tmp_path, suspects="none"), remembered)
     assert list(found) == list(leakage.KINDS) and found["shared slides"] == "none found"
     together = found["all together"]
-    assert leakage.measured(found) and not isinstance(together, str)
+    assert leakage.why_unmeasured(found) == "" and not isinstance(together, str)
     assert together.n_leaked == 48 and together.low is not None and together.low > 0
     each = [found[kind] for kind in ("exact copies", "turned copies", "near copies", "shared pixels")]
     assert [effect.n_leaked for effect in each if not isinstance(effect, str)] == [12, 12, 12, 12]
@@ -146,6 +146,7 @@ def test_few_groups_give_a_reason_and_no_interval(
 def test_a_kind_that_is_not_there_is_undefined_in_the_table() -> None:
     nothing: dict[str, leakage.LeakageEffect | str] = dict.fromkeys(leakage.KINDS, "none found")
     table = tables.leakage(nothing)
-    assert not leakage.measured(nothing)
+    assert leakage.why_unmeasured(nothing).startswith("No test patch is tied to train: no exact copies, no turned")
+    assert "near copies: 3 leaked" in leakage.why_unmeasured({**nothing, "near copies": "3 leaked; without them …"})
     assert table[["AUC on all", "AUC without them", "difference"]].isna().all(axis=None)
     assert (table["interval"] == "none found").all() and table["difference"].dtype == float

@@ -154,9 +154,14 @@ def by_kind(
     return found
 
 
-def measured(found: Mapping[str, LeakageEffect | str]) -> bool:
-    """Whether any kind of leakage has an effect that could be measured."""
-    return any(isinstance(effect, LeakageEffect) for effect in found.values())
+def why_unmeasured(found: Mapping[str, LeakageEffect | str]) -> str:
+    """Why no kind of leakage has an effect, in one sentence; empty where one has."""
+    reasons = {kind: why for kind, why in found.items() if isinstance(why, str)}
+    if len(reasons) < len(found):
+        return ""
+    if set(reasons.values()) == {"none found"}:
+        return f"No test patch is tied to train: no {', no '.join(kind for kind in KINDS if kind != 'all together')}."
+    return f"Nothing to compare: {'; '.join(f'{kind}: {why}' for kind, why in reasons.items())}."
 
 
 def planted_gains(
