@@ -66,6 +66,7 @@ class AugmentConfig(_Section):
 
     flip: bool = Field(False, description="mirror left to right, every second patch")
     rotate: bool = Field(False, description="quarter turns; with flip, the 8 symmetries of the square")
+    shift: int = Field(0, ge=0, le=16, description="most pixels that a patch moves along each axis; 4 keep its centre")
     color: float = Field(0.0, ge=0, le=1, description="strength of brightness, contrast and saturation jitter")
     stain: float = Field(0.0, ge=0, le=1, description="strength of the jitter of each dye's amount")
 

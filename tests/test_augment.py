@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
 from pcam.config import AugmentConfig
-from pcam.data.augment import apply_symmetries, augment, jitter_color, jitter_stain, normalise, to_channels_first
+from pcam.data.augment import (
+    apply_shifts,
+    apply_symmetries,
+    augment,
+    jitter_color,
+    jitter_stain,
+    normalise,
+    to_channels_first,
+)
 from pcam.data.loader import augment_generator
 
 
@@ -149,3 +158,27 @@ def test_stain_jitter_moves_no_other_draw(patches: torch.Tensor) -> None:
     plain = augment(patches, both, augment_generator(0, 0, 0))
     weak = augment(patches, both.model_copy(update={"stain": 1e-7}), augment_generator(0, 0, 0))
     torch.testing.assert_close(weak, plain, atol=1e-2, rtol=0)
+
+
+def test_a_shift_moves_whole_pixels_and_mirrors_the_rim() -> None:
+    patches = torch.randint(0, 256, (5, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shift = torch.tensor([[0, 0], [4, -4], [-3, 2], [0, 1], [-4, -4]])
+    wide = np.pad(patches.numpy(), ((0, 0), (4, 4), (4, 4), (0, 0)), mode="reflect")
+    moved = apply_shifts(patches, shift)
+    for patch, (down, right), one in zip(wide, shift.tolist(), moved.numpy(), strict=True):
+        assert np.array_equal(one, patch[4 + down : 100 + down, 4 + right : 100 + right])
+
+
+def test_shifts_are_all_drawn_and_leave_the_other_changes_as_they_were() -> None:
+    patches = torch.zeros(512, 96, 96, 3, dtype=torch.uint8)
+    patches[:, 48, 48] = 255
+    moved = augment(patches, AugmentConfig(shift=2), augment_generator(0, 0, 0))
+    _, y, x = moved[:, 0].nonzero().unbind(1)
+    assert {(int(a), int(b)) for a, b in zip(y, x, strict=True)} == {
+        (a, b) for a in range(46, 51) for b in range(46, 51)
+    }
+    share = augment(patches[100:300], AugmentConfig(shift=2), augment_generator(0, 0, 0), batch_size=512, first=100)
+    assert torch.equal(share, moved[100:300])
+    grey = torch.full((8, 96, 96, 3), 90, dtype=torch.uint8)
+    still, shifted = (AugmentConfig(flip=True, rotate=True, color=0.5, shift=n) for n in (0, 3))
+    assert torch.equal(*(augment(grey, c, augment_generator(0, 0, 0)) for c in (still, shifted)))

@@ -1,7 +1,8 @@
 """Random changes of training patches, for a whole batch at once.
 
 A tumour stays a tumour when its patch is mirrored or turned, and when the stain is a little paler: these
-changes keep the label. The eight symmetries move bytes, so they act on the uint8 patches; colour is an affine
+changes keep the label; a shift keeps it as long as it is small beside the centre that is labelled. Shifts and the
+eight symmetries move bytes, so they act on the uint8 patches; colour is an affine
 map of each patch's RGB values, so one batched matrix product does brightness, contrast and saturation together.
 The amounts of the dyes scale the optical density, where their colours add up, so there it is another such product.
 All random numbers come from one small CPU generator: the same patch is changed in the same way on any device.
@@ -44,11 +45,14 @@ def augment(
     n, rows = batch_size or len(patches), slice(first, first + len(patches))
     # Drawn always and together, so that switching one change off leaves the others as they were.
     symmetry = torch.randint(8, (n,), generator=generator)[rows]
-    jitter, stain = (torch.rand(n, 3, generator=generator)[rows] * 2 - 1 for _ in range(2))
+    jitter, stain, shift = (torch.rand(n, 3, generator=generator)[rows] * 2 - 1 for _ in range(3))
     if not config.rotate:
         symmetry = symmetry - symmetry % 4
     if not config.flip:
         symmetry = symmetry % 4
+    if config.shift:
+        most = config.shift
+        patches = apply_shifts(patches, (shift[:, :2] * (most + 0.5)).round().long().clamp_(-most, most))
     if config.flip or config.rotate:
         patches = apply_symmetries(patches, symmetry)
     values = to_channels_first(patches)
@@ -106,6 +110,23 @@ def apply_symmetries(patches: torch.Tensor, symmetry: torch.Tensor) -> torch.Ten
             turned = torch.rot90(patches[rows], kind % 4, dims=(1, 2))
             out[rows] = turned.flip(2) if kind >= 4 else turned
     return out
+
+
+def apply_shifts(patches: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    """Return a copy of each patch moved by whole pixels; what comes in at the rim is the patch, mirrored.
+
+    Args:
+        patches: (B, H, H, 3).
+        shift: int64 (B, 2), less than H: what lies at (y, x) comes from (y + first, x + second).
+    """
+    n, side = patches.shape[:2]
+    most = int(shift.abs().max())
+    places = torch.arange(-most, side + most, device=patches.device).abs()  # …, 2, 1, 0, 1, 2, …
+    places = side - 1 - (side - 1 - places).abs()
+    wide = patches[:, places][:, :, places]
+    windows = wide.unfold(1, side, 1).unfold(2, side, 1).permute(0, 1, 2, 4, 5, 3)
+    down, right = (shift + most).to(patches.device).unbind(1)
+    return windows[torch.arange(n, device=patches.device), down, right]
 
 
 def jitter_stain(values: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:

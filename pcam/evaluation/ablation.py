@@ -72,6 +72,7 @@ VARIANTS = (
     Variant("cnn"),
     Variant("no augmentation", overrides=(*_STILL, *_PLAIN)),
     Variant("no turning, no mirroring", overrides=_STILL),
+    Variant("shift", overrides=("train.augment.shift=4",)),
     Variant("no colour jitter", overrides=_PLAIN),
     Variant("stain jitter", overrides=_STAINED),
     Variant("stain jitter, no colour jitter", overrides=(*_STAINED, *_PLAIN)),
@@ -87,7 +88,7 @@ VARIANTS = (
     Variant("resnet18", "resnet18"),
     Variant("resnet18, test-time symmetries", "resnet18", symmetries=True, against="resnet18"),
     Variant("p4m", "p4m"),
-    Variant("p4m, no turning, no mirroring", "p4m", _STILL, against="p4m"),
+    Variant("p4m, no shift", "p4m", ("train.augment.shift=0",), against="p4m"),
     Variant("mlp", "mlp"),
 )
 _BY_NAME = {variant.name: variant for variant in VARIANTS}
