@@ -15,7 +15,7 @@ help:
 	@echo "make test                 lint, types, unit tests, notebooks, book"
 	@echo "make ablation [DATA=DIR] [SEEDS=3] [ONLY=\"cnn p4m\"] [SET=\"train.epochs=15\"]   which idea bought what: hours"
 	@echo "make lint | unit | notebooks | book   a part of make test"
-	@echo "make tracking             the tracker's tests against a real MLflow server"
+	@echo "make tracking             the tests that need extras: a real MLflow server, ONNX"
 	@echo "make sync                 bring notebooks/*.ipynb and their .py pairs together"
 	@echo "make clean                remove what the journal made; .venv stays"
 
@@ -58,10 +58,11 @@ notebooks: .venv/installed
 	@PCAM_WORK=$(WORK)/nbval $(BIN)/pytest -n 2 --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout 600 \
 	  --nbval-sanitize-with tests/nbval_sanitize.cfg notebooks
 
-# MLflow's server is a few hundred megabytes that nothing else here needs; without it these tests are skipped.
+# MLflow's server is a few hundred megabytes that nothing else here needs, ONNX some forty; without them these tests
+# are skipped.
 tracking: .venv/installed
-	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[track]'
-	@$(BIN)/pytest tests/test_tracking.py
+	@$(BIN)/pip install -qq --disable-pip-version-check -c constraints.txt -e '.[track,export]'
+	@$(BIN)/pytest tests/test_tracking.py tests/test_export.py
 
 book: .venv/installed
 	@rm -f _build/html/edition-*.json # what is on show is no journal's edition any more

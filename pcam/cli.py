@@ -167,6 +167,15 @@ def build_parser() -> argparse.ArgumentParser:
     p.add_argument("--out", required=True, metavar="FILE", help="CSV: path, index, score, label, verdict")
     p = verb(
         top,
+        "export",
+        verbs.export,
+        "Write a model as ONNX, to score patches without torch (extra 'export').",
+        "pcam export runs/ID --out model.onnx",
+    )
+    p.add_argument("model", metavar="MODEL", help="a run folder, or a model.safetensors")
+    p.add_argument("--out", required=True, metavar="FILE", help="uint8 (B, 96, 96, 3) in, scores (B,) out")
+    p = verb(
+        top,
         "track",
         verbs.track,
         "Copy run records to the MLflow server that MLFLOW_TRACKING_URI names; again: only what is missing.",

@@ -151,6 +151,14 @@ def predict(args: argparse.Namespace) -> int:
     return 1 if report.n_refused else 0
 
 
+def export(args: argparse.Namespace) -> int:
+    from pcam.evaluation.export import export_onnx
+
+    done = export_onnx(args.model, args.out)
+    _show(args, done, str(done))
+    return 0
+
+
 def track(args: argparse.Namespace) -> int:
     from pcam.training import mirror_run, open_run
 

@@ -20,7 +20,7 @@ def pcam(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[st
 VERBS = [
     ("doctor",),
     *(("data", verb) for verb in ("sample", "fetch", "verify", "pack")),
-    *((verb,) for verb in ("audit", "train", "evaluate", "slices", "tune", "predict", "bench", "check")),
+    *((verb,) for verb in ("audit", "train", "evaluate", "slices", "tune", "predict", "export", "bench", "check")),
     *(("journal", verb) for verb in ("run", "train", "build", "status", "publish")),
     *(("bundle", verb) for verb in ("make", "verify")),
 ]
@@ -62,6 +62,7 @@ def test_help_has_an_example(verb: tuple[str, ...], capsys: pytest.CaptureFixtur
         (["audit", "no_such_folder", "--out", "o"], "no_such_folder: no such data folder"),
         (["tune", "cn", "--data", "x", "--trials", "1"], "unknown preset 'cn'"),
         (["predict", "no_run", "x.png", "--out", "o.csv"], "x.png: no such file or folder"),
+        (["export", "no_run", "--out", ""], "out is empty: name a file or folder"),
         (["bench", "loader", "--data", "no_such_folder", "--out", "o"], "no_such_folder: no such data folder"),
         (["journal", "run", "q10"], "unknown question 'q10'"),
         (["journal", "train", "cn-0"], "plans no run 'cn-0'; did you mean 'cnn-0'?"),

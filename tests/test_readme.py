@@ -51,6 +51,7 @@ RUN_ELSEWHERE = {
     ".venv/bin/pcam check": "tests/test_check.py",
     ".venv/bin/pcam journal publish": "tests/test_publish.py",
     ".venv/bin/pcam track RUN …": "tests/test_tracking.py",
+    ".venv/bin/pcam export RUN --out model.onnx": "tests/test_export.py",
     ".venv/bin/snakemake -s workflow/Snakefile --profile workflow/profiles/slurm --config data=pcam_data": (
         "tests/cluster/test_slurm.py"
     ),

@@ -1,6 +1,7 @@
 from .candidates import feature_edges as feature_edges
 from .constant import baselines as baselines, is_constant as is_constant
 from .explain import find_neighbours as find_neighbours, integrated_gradients as integrated_gradients
+from .export import export_onnx as export_onnx
 from .features import input_features as input_features
 from .gallery import ErrorGallery as ErrorGallery
 from .gallery_patches import error_figure as error_figure

@@ -29,6 +29,8 @@ from pcam.evaluation.thresholds import Threshold, fixed_threshold, implied_thres
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pcam.models import PatchClassifier
+
 COLUMNS = ("path", "index", "score", "label", "verdict")
 
 
@@ -86,7 +88,7 @@ def predict_images(
     files = find_files(paths)
     if any(file.name == out.name and file.parent.resolve() == out.parent.resolve() for file in files):
         raise StorageError(f"cannot write {printable(out)}: it is one of the files to score; choose another path")
-    loaded, costs = _open_model(Path(model))
+    loaded, costs = open_model(Path(model))
     rule = implied_threshold(costs.cost_fn, costs.cost_fp) if threshold is None else fixed_threshold(threshold)
     scored, refused = 0, Counter[str]()
     with (
@@ -107,7 +109,12 @@ def predict_images(
     return PredictReport(out, scored, refused.total(), rule.value, dict(refused))
 
 
-def _open_model(path: Path) -> tuple[PatchModel, EvalConfig]:
+def open_model(path: Path) -> tuple[PatchClassifier, EvalConfig]:
+    """Return the model of a run folder or a model file, for scoring, and how its scores are to be used.
+
+    Raises:
+        RunError: the run is missing or not completed, or the model file is damaged.
+    """
     from pcam.training import load_model, open_run
     from pcam.training.model_file import load_model_file
     from pcam.training.runs import MODEL_FILE
