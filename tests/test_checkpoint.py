@@ -226,6 +226,19 @@ def test_a_kill_while_an_old_one_is_removed_leaves_no_half_checkpoint(
     assert [path.name for path in checkpoint_folders(tmp_path)] == ["step-00000002", "step-00000003"]
 
 
+def test_a_kill_before_the_oldest_is_removed_leaves_it_no_longer_than_till_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("pcam.training.checkpoint._remove", lambda _: None)
+        for step in (1, 2, 3, 4):
+            last = write(tmp_path, step)
+    damage(last / "state.pt", "cut")
+    with pytest.warns(UserWarning, match=r"going on from .*step-00000003 instead"):
+        assert load_last(tmp_path)[2]["step"] == 3
+    assert [path.name[-1] for path in checkpoint_folders(tmp_path)] == ["2", "3", "4"]
+
+
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, 1)
     torch.save({"format": 99}, tmp_path / "new.pt")

@@ -75,3 +75,9 @@ def test_a_missing_test_is_named(root: Path) -> None:
     source = Source("x", "y", ("test_loader.py::test_nothing", "test_nowhere.py::test_x"))
     assert source.verdict(root / "tests") == "missing: test_loader.py::test_nothing, test_nowhere.py::test_x"
     assert Source("x", "y", ()).verdict() == "stated, not tested"
+
+
+def test_what_the_tests_leave_open_is_told(root: Path) -> None:
+    there = ("test_twins.py::test_what_the_tests_leave_open_is_told",)
+    assert Source("x", "y", there).verdict(root / "tests") == "tested"
+    assert Source("x", "y", there, "no GPU").verdict(root / "tests") == "in part: no GPU"

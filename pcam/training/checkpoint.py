@@ -18,7 +18,7 @@ import shutil
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from pcam.config import ModelConfig
-from pcam.errors import RunError
+from pcam.errors import RunError, StorageError
 from pcam.storage import atomic_path, sha256_file, write_bytes, write_text, writing
 
 FORMAT = 1
@@ -180,6 +180,8 @@ def load_last(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None, dict[str, Any]] | None:
     """Read the newest sound checkpoint of a run; None where there is no checkpoint.
 
+    Of those before it one is kept: a kill may have come between the saving of a checkpoint and the removal of the oldest.
+
     Args:
         folder: the run's `checkpoints` folder.
         run: the id of the run that they must belong to; None: any.
@@ -200,6 +202,9 @@ def load_last(
             continue
         if damaged:
             warnings.warn(f"{damaged[-1]}; going on from {path} instead", stacklevel=2)
+        for old in [older for older in candidates if older < path][_KEPT - 1 :]:
+            with suppress(StorageError):  # another process of this run was first, or the folder is read-only
+                _remove(old)
         return loaded
     if damaged:
         raise RunError(f"no sound checkpoint: {damaged[0]}")
