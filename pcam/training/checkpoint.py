@@ -180,7 +180,7 @@ def load_last(
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor] | None, dict[str, Any]] | None:
     """Read the newest sound checkpoint of a run; None where there is no checkpoint.
 
-    Of those before it one is kept: a kill may have come between the saving of a checkpoint and the removal of the oldest.
+    Of those before it one is kept: a kill may have come between a saving and the removal of the oldest.
 
     Args:
         folder: the run's `checkpoints` folder.
