@@ -396,7 +396,8 @@ if report.triggers:
 
 # %% [markdown]
 # Labels: a classifier scores each patch without having seen it or its group; the patches whose label it contradicts
-# most surely are candidates for a second look, and never more than that.
+# most surely are candidates for a second look, and never more than that. Copies with different
+# labels need no classifier: one of the two is in doubt.
 
 # %% tags=["nbval-ignore-output"]
 suspects = report.findings.of("label_suspect")
@@ -485,7 +486,11 @@ if not obstacle:
         "and {quick_recall} of that by colour."
     )
 chapter.record("ranked_by", report.summary["suspects_ranked_by"])
-listed = "Label suspects: {suspects}, ranked by {ranked_by}, as candidates. "
+chapter.record("contradictions", sum(report.summary["pairs_with_different_labels"].values()))
+listed = (
+    "Pairs of copies whose labels differ, so that one is in doubt: {contradictions}. "
+    "Label suspects: {suspects}, ranked by {ranked_by}, as candidates. "
+)
 chapter.answer("5", f"Patches found: {issues}. {damaged}{listed}{planted}")
 
 # %%

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from tissue import canvas, textured, write_folder
 
-from pcam.audit import audit, findings, symmetry
+from pcam.audit import audit, findings, symmetry, tables
 from pcam.audit.scan import scan
+from pcam.data.format import split_path
 
 
 def test_groups_are_connected_components() -> None:
@@ -76,3 +77,18 @@ def test_of_many_copies_each_is_tied(kind: str, tmp_path: Path) -> None:
     report = audit(folder, tmp_path / "out", suspects="none")
     tied = {name: findings.tied_to(report.scan, report.findings, name, issues=[kind]) for name in (*copies, "valid")}
     assert (tied["train"].sum(), tied["test"].sum(), tied["valid"].sum()) == (40, 40, 0)
+
+
+def test_copies_with_different_labels_are_counted(tmp_path: Path) -> None:
+    patches = textured(8)
+    patches[5], patches[6], patches[7] = patches[0], patches[1], symmetry.apply(patches[2], 3)
+    labels = {"train": np.array([0, 1, 0, 1, 1]), "test": np.array([1, 1, 1])}
+    folder = write_folder(tmp_path / "data", {"train": patches[:5], "test": patches[5:]}, labels)
+    report = audit(folder, tmp_path / "out", suspects="none")
+    counts = {"exact_duplicate": 1, "symmetry_duplicate": 1, "near_duplicate": 0}
+    assert report.summary["pairs_with_different_labels"] == counts
+    assert "exact_duplicate: in 1 pairs the two labels differ, so one of them is in doubt" in str(report)
+    assert tables.pairs(report)["labels differ"].dropna().tolist() == [1, 1, 0]
+    split_path(folder, "test", "y").unlink()
+    bare = audit(folder, tmp_path / "bare", suspects="none")
+    assert set(bare.summary["pairs_with_different_labels"].values()) == {0}

@@ -29,6 +29,7 @@ ISSUES = (
     "label_suspect",
 )
 PAIR_ISSUES = ("exact_duplicate", "symmetry_duplicate", "near_duplicate", "pixel_overlap")
+COPY_ISSUES = PAIR_ISSUES[:3]  # the same tissue at the same place: the label should be the same too
 COLUMNS = ("split", "index", "issue", "score", "partner_split", "partner_index")
 _MOST_COPIES = 32
 
@@ -200,6 +201,15 @@ def tied_to(
     if slide is not None:
         tied |= (slide >= 0) & np.isin(slide, slide[there])
     return tied[scan.split == own]
+
+
+def contradictions(scan: Scan, findings: Findings) -> dict[str, int]:
+    """Count by kind the listed pairs of copies of which one has label 0 and the other 1: one is in doubt."""
+    counts = {}
+    for issue in COPY_ISSUES:
+        found = findings.of(issue)
+        counts[issue] = int((scan.label[found.patch] + scan.label[found.partner] == 1).sum())
+    return counts
 
 
 def _linked_forms(

@@ -73,6 +73,9 @@ class AuditReport:
         lines = [f"{issue:<20}{count:>8,}" for issue, count in counts.items()]
         across = self.summary["patches_tied_to_another_split"]
         lines += [f"{name}: {count:,} patches are tied to another split" for name, count in across.items()]
+        for issue, count in self.summary["pairs_with_different_labels"].items():
+            if count:
+                lines.append(f"{issue}: in {count:,} pairs the two labels differ, so one of them is in doubt")
         for number, split in enumerate(self.scan.splits):
             fractions = self.scan.facts.fractional[self.scan.split == number] > 0
             if fractions.any():

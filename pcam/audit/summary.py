@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pcam.audit import slides
-from pcam.audit.findings import ISSUES, PAIR_ISSUES, tied_to
+from pcam.audit.findings import ISSUES, PAIR_ISSUES, contradictions, tied_to
 from pcam.data.format import data_kind
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def summarise(report: AuditReport, directory: Path | str, seconds: dict[str, flo
         },
         "integrity": [asdict(count) for count in report.integrity],
         "pairs": {issue: _by_splits(report, issue) for issue in (*PAIR_ISSUES, "shared_slide")},
+        "pairs_with_different_labels": contradictions(patches, rows),
         "class_balance": {name: asdict(share) for name, share in balance.items()},
         "prior_shift": [asdict(shift) for shift in slides.prior_shifts(balance)],
         "triggers": [

@@ -73,8 +73,8 @@ def storage(report: AuditReport) -> pd.DataFrame:
 
 
 def pairs(report: AuditReport) -> pd.DataFrame:
-    """One row an issue of pairs: how many within and across splits, and how many patches are in one."""
-    rows = []
+    """One row an issue of pairs: how many within and across splits, of how many patches, and of different labels."""
+    rows, differing = [], report.summary["pairs_with_different_labels"]
     for issue in (*PAIR_ISSUES, "shared_slide"):
         found = report.findings.of(issue)
         across = report.scan.split[found.patch] != report.scan.split[found.partner]
@@ -85,9 +85,10 @@ def pairs(report: AuditReport) -> pd.DataFrame:
                 "within a split": int((~across).sum()),
                 "across splits": int(across.sum()),
                 "patches": len(found.patches()),
+                "labels differ": differing.get(issue),
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype({"labels differ": "Int64"})
 
 
 def broken(report: AuditReport) -> pd.DataFrame:
