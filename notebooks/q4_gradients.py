@@ -197,8 +197,9 @@ chapter.answer(
 #
 # One change at a time: each idea is trained with several seeds and compared, seed by seed, with what it changes. Ideas
 # are judged on valid; test stands beside it and decides nothing. Intervals are Student's t over seeds: other seeds, the
-# same patches. What did not help stays in the table. A core-second is a second of one CPU thread at work on training,
-# of the fastest seed. Only what the runs' own records bear out is shown.
+# same patches. What did not help stays in the table. Core-seconds are seconds of the clock times CPU threads, of the
+# fastest seed; where other work ran beside the training they are too many. Only what the runs' own records bear out is
+# shown.
 
 # %% tags=["nbval-ignore-output"]
 measured, refused = ablation.read_measured(chapter.data_dir, chapter.work)
