@@ -204,7 +204,7 @@ def build_config(tree: object, overrides: Sequence[str] = (), where: str = "conf
     """Check a plain nested mapping, with overrides on top, and return it as a `Config`.
 
     Raises:
-        ConfigError: as `load_config`.
+        ConfigError: as `load_config`, or one split is to be learned from and judged on.
     """
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected a mapping such as 'train: {{lr: 1e-3}}', found {type(tree).__name__}")
@@ -213,6 +213,12 @@ def build_config(tree: object, overrides: Sequence[str] = (), where: str = "conf
         # Checked one by one, so that a mistake is told of the override that makes it, not of the file below.
         tree = _with_override(tree, override)
         config = _checked(tree, f"override '{clip(override)}'")
+    # Of the whole, not of each override: two of them may exchange the splits.
+    if config.data.train_split == config.data.valid_split:
+        raise ConfigError(
+            f"{where}: data.train_split and data.valid_split are both '{config.data.train_split}': a run is judged on "
+            "patches that it has not learned from; name two splits"
+        )
     return config
 
 

@@ -29,8 +29,8 @@ LEAVES = config_leaves(Config())
 def other_value(key: str, value: Any) -> Any:
     """A valid value of that leaf which is not its default."""
     words = {
-        "data.train_split": "valid",
-        "data.valid_split": "train",
+        "data.train_split": "test",
+        "data.valid_split": "test",
         "data.values": "round",
         "model.name": "mlp",
         "train.optimizer": "sgd",
@@ -86,6 +86,14 @@ def test_preset_states_cost_result_and_command(name: str, root: Path) -> None:
     comment = (root / "configs" / f"{name}.yaml").read_text().lower()
     for word in ("cost", "expected", f"pcam train {name}"):
         assert word in comment
+
+
+def test_a_run_is_not_judged_on_what_it_learns_from() -> None:
+    told = r"data\.train_split and data\.valid_split are both 'train': a run is judged on patches .* name two splits"
+    with pytest.raises(ConfigError, match=told):
+        load_config("mlp", ["data.valid_split=train"])
+    exchanged = load_config("mlp", ["data.train_split=valid", "data.valid_split=train"]).data
+    assert (exchanged.train_split, exchanged.valid_split) == ("valid", "train")
 
 
 def test_config_is_frozen() -> None:
