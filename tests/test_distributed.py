@@ -22,7 +22,7 @@ from pcam.config import Config, build_config, dump_yaml
 from pcam.errors import ConfigError, RunError
 from pcam.storage import claim
 from pcam.training import Run, list_runs, load_model, run_id, train
-from pcam.training.distributed import World
+from pcam.training.distributed import World, joined
 
 TRAIN = {"epochs": 2, "batch_size": 20, "threads": 1, "augment": {"flip": True, "rotate": True, "color": 0.1}}
 CONFIGS = {
@@ -134,6 +134,7 @@ def test_a_dead_process_ends_the_run_and_one_process_resumes_it(victim: int, tin
     assert both[1 - victim].process.exitcode == 2, complaint
     assert f"process {1 - victim} of 2 lost the others" in complaint
     assert "continue from the last checkpoint with --resume" in complaint
+    assert ".cc:" not in complaint, "a place in the library's source says nothing to a person"
     assert "Traceback" not in complaint
     (run,) = list_runs(runs)
     # The first process writes; when it is the one that died, its claim is what tells.
@@ -171,6 +172,16 @@ def test_a_refusal_is_told_by_the_first_process(tiny: Path, tmp_path: Path) -> N
     assert [member.process.exitcode for member in both] == [2, 2]
     assert "is at work on it; wait for it" in complaints[0]
     assert "process 1 of 2 lost the others" in complaints[1]
+
+
+@pytest.mark.parametrize("size", ["2", "many"])
+def test_other_processes_that_nobody_started_are_told(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    told = rf"WORLD_SIZE is '{size}', .* \(environment variable RANK expected, but not set\): start them with torchrun"
+    with pytest.raises(ConfigError, match=told), joined(torch.device("cpu")):
+        pass
 
 
 def test_rows_of_a_batch_are_shared_without_a_gap() -> None:

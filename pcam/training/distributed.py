@@ -9,6 +9,7 @@ all rows: unlike torch's SyncBatchNorm it does so on a CPU too. The first proces
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -21,9 +22,10 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from pcam.data.loader import rank_rows
-from pcam.errors import ConfigError, RunError
+from pcam.errors import ConfigError, RunError, clip
 
 _TIMEOUT = timedelta(minutes=10)  # for a process that hangs; one that dies is noticed at once
+_SOURCE_PLACE = re.compile(r"^\[[^\]]*\]\s*")  # where in the library an error arose, such as "[…/pair.cc:547] "
 _NOT_SHARED = {getattr(functional, name) for name in ("dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "rrelu")}
 
 
@@ -99,8 +101,10 @@ class World:
             try:
                 distributed.all_reduce(values, how)
             except RuntimeError as error:
+                # Less the place in the library's source, and what it advises its own authors.
+                reason = _SOURCE_PLACE.sub("", str(error)).partition("\n")[0].partition(". ")[0]
                 raise RunError(
-                    f"process {self.rank} of {self.size} lost the others ({str(error).splitlines()[0]}): one of them "
+                    f"process {self.rank} of {self.size} lost the others ({clip(reason)}): one of them "
                     "died or gave up, and says why itself; continue from the last checkpoint with --resume"
                 ) from error
         return values
@@ -108,18 +112,29 @@ class World:
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[World]:
-    """Join the processes that torchrun started, for the length of the block; alone, do nothing."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    """Join the processes that torchrun started, for the length of the block; alone, do nothing.
+
+    Raises:
+        ConfigError: WORLD_SIZE says that there are others, and something else started this process.
+    """
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
         yield World()
         return
     if device.type == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     # What is decided on the host goes through gloo and never waits for a GPU.
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=_TIMEOUT)
     try:
-        yield World(distributed.get_rank(), size)
+        distributed.init_process_group(backend, timeout=_TIMEOUT)
+    except ValueError as error:
+        reason = str(error).rpartition(": ")[2]
+        raise ConfigError(
+            f"WORLD_SIZE is '{clip(size)}', as if torchrun had started several processes ({reason}): start them with "
+            "torchrun, or unset WORLD_SIZE"
+        ) from error
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
 
