@@ -233,6 +233,10 @@ def test_values_are_refused_or_rounded_and_counted(tiny: Path, tmp_path: Path) -
     loader.channel_statistics()
     assert loader.rounded == 1
     assert {int(b.patches[list(b.indices).index(5), 0, 0, 0]) for b in loader.in_order() if 5 in b.indices} == {255}
+    by_workers = Loader(split, 10, workers=2, rounding=True, context="forkserver")
+    assert by_workers.rounded == 0
+    assert sum(len(batch.indices) for batch in by_workers.in_order()) == 48
+    assert by_workers.rounded == 2
 
 
 def test_a_resident_split_is_gathered_on_its_device(split: Split) -> None:

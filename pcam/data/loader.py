@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from pcam.data.buffers import Buffers
@@ -98,10 +99,11 @@ class PatchDataset(Dataset[tuple[torch.Tensor, int, int]]):
 
 
 class _Batches(PatchDataset):
-    """For `Loader`'s own workers: whole batches travel, not items."""
+    """For `Loader`'s own workers: whole batches travel, not items, each with which of its patches are misfits."""
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:  # type: ignore[override]
-        return self.batch(np.asarray(indices, dtype=np.int64))
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Batch, NDArray[np.bool_]]:  # type: ignore[override]
+        batch = self.batch(np.asarray(indices, dtype=np.int64))
+        return batch, self.reader.misfits[indices]
 
 
 def _whole(batch: Any) -> Any:
@@ -273,18 +275,21 @@ class Loader:
     def _read(self, batches: list[Indices]) -> Iterator[Batch]:
         if self.workers == 0:
             dataset, buffers = PatchDataset(self.split, self._reader), Buffers(pinned=self.device.type == "cuda")
-            return (dataset.batch(wanted, buffers) for wanted in batches)
+            for wanted in batches:
+                yield dataset.batch(wanted, buffers)
+            return
         # A list of batches as the sampler: DataLoader returns them in this order whatever the workers do.
-        return iter(
-            DataLoader(
-                _Batches(self.split, self._reader),
-                batch_sampler=[wanted.tolist() for wanted in batches],
-                num_workers=self.workers,
-                collate_fn=_whole,
-                generator=torch.Generator(),  # else it draws from the global one, and the workers count shifts it
-                multiprocessing_context=self._context,
-            )
+        read = DataLoader(
+            _Batches(self.split, self._reader),
+            batch_sampler=[wanted.tolist() for wanted in batches],
+            num_workers=self.workers,
+            collate_fn=_whole,
+            generator=torch.Generator(),  # else it draws from the global one, and the workers count shifts it
+            multiprocessing_context=self._context,
         )
+        for batch, misfits in read:
+            self._reader.misfits[batch.indices.numpy()] = misfits  # a worker notes them in its own memory
+            yield batch
 
 
 def _free_memory(device: torch.device) -> int:
