@@ -164,7 +164,7 @@ def test_a_shift_moves_whole_pixels_and_mirrors_the_rim() -> None:
     patches = torch.randint(0, 256, (5, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     shift = torch.tensor([[0, 0], [4, -4], [-3, 2], [0, 1], [-4, -4]])
     wide = np.pad(patches.numpy(), ((0, 0), (4, 4), (4, 4), (0, 0)), mode="reflect")
-    moved = apply_shifts(patches, shift)
+    moved = apply_shifts(patches, shift, 4)
     for patch, (down, right), one in zip(wide, shift.tolist(), moved.numpy(), strict=True):
         assert np.array_equal(one, patch[4 + down : 100 + down, 4 + right : 100 + right])
 

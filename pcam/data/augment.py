@@ -52,7 +52,7 @@ def augment(
         symmetry = symmetry % 4
     if config.shift:
         most = config.shift
-        patches = apply_shifts(patches, (shift[:, :2] * (most + 0.5)).round().long().clamp_(-most, most))
+        patches = apply_shifts(patches, (shift[:, :2] * (most + 0.5)).round().long().clamp_(-most, most), most)
     if config.flip or config.rotate:
         patches = apply_symmetries(patches, symmetry)
     values = to_channels_first(patches)
@@ -112,15 +112,15 @@ def apply_symmetries(patches: torch.Tensor, symmetry: torch.Tensor) -> torch.Ten
     return out
 
 
-def apply_shifts(patches: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+def apply_shifts(patches: torch.Tensor, shift: torch.Tensor, most: int) -> torch.Tensor:
     """Return a copy of each patch moved by whole pixels; what comes in at the rim is the patch, mirrored.
 
     Args:
         patches: (B, H, H, 3).
-        shift: int64 (B, 2), less than H: what lies at (y, x) comes from (y + first, x + second).
+        shift: int64 (B, 2), from -most to most: what lies at (y, x) comes from (y + first, x + second).
+        most: pixels, less than H.
     """
     n, side = patches.shape[:2]
-    most = int(shift.abs().max())
     places = torch.arange(-most, side + most, device=patches.device).abs()  # …, 2, 1, 0, 1, 2, …
     places = side - 1 - (side - 1 - places).abs()
     wide = patches[:, places][:, :, places]

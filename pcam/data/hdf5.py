@@ -135,7 +135,7 @@ def _opened(path: Path, key: str) -> h5py.File | Fault:
     except FileNotFoundError:
         return Fault(str(path), "file", "missing", f"fetch it with 'pcam data fetch {path.parent}'")
     except OSError as error:
-        return Fault(str(path), "file", _unreadable(path, error), "fetch it again")
+        return Fault(str(path), "file", _unreadable(error), "fetch it again")
     try:
         fault = _outward(file, path, key)
     except _DAMAGE:
@@ -150,7 +150,7 @@ def _damaged_tables(path: Path, key: str) -> Fault:
     return Fault(str(path), key, "damaged: its tables cannot be read", "fetch it again")
 
 
-def _unreadable(path: Path, error: OSError) -> str:
+def _unreadable(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return "permission denied"
     if "truncated" in str(error):
