@@ -26,16 +26,23 @@ class GitState:
 
 
 def git_state() -> GitState:
-    """Return the state of the project's checkout; both None where there is no git or no commit."""
-    commit = _git("rev-parse", "HEAD")
+    """Return the state of the project's checkout; both None where there is no git, no commit or no checkout."""
+    root = project_root()
+    commit = _git(root, "rev-parse", "HEAD") if is_checkout(root) else None
     if commit is None:
         return GitState(None, None)
-    return GitState(commit.strip(), bool(_git("status", "--porcelain", "--untracked-files=no")))
+    return GitState(commit.strip(), bool(_git(root, "status", "--porcelain", "--untracked-files=no")))
 
 
-def _git(*arguments: str) -> str | None:
+def is_checkout(root: Path) -> bool:
+    """Return whether a folder is the top of a git checkout: an archive unpacked inside another project is not."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    return top is not None and Path(top.rstrip("\n")).resolve() == root.resolve()
+
+
+def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(["git", *arguments], cwd=project_root(), capture_output=True, text=True, check=True)
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None
     return done.stdout

@@ -173,3 +173,6 @@ def test_source_is_what_git_tracks_and_without_git_what_is_not_generated(tmp_pat
     subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
     subprocess.run(["git", "add", "kept.py"], cwd=tmp_path, check=True)
     assert [p.name for p in source_files(tmp_path)] == ["kept.py"]
+    inside = tmp_path / "archive"  # of the project, unpacked inside another one's checkout
+    write_text(inside / "source.py", "")
+    assert [p.name for p in source_files(inside)] == ["source.py"]

@@ -27,6 +27,10 @@ def test_git_state_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert provenance.git_state() == provenance.GitState(git("rev-parse", "HEAD"), False)
     (tmp_path / "a").write_text("2")
     assert provenance.git_state() == provenance.GitState(git("rev-parse", "HEAD"), True)
+    inside = tmp_path / "archive"
+    inside.mkdir()
+    monkeypatch.setattr(provenance, "project_root", lambda: inside)
+    assert provenance.git_state() == provenance.GitState(None, None), "the commit is another project's"
 
 
 def test_lock_hash(root: Path) -> None:

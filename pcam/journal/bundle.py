@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -23,9 +22,10 @@ from pathlib import Path, PurePosixPath
 from pcam.config import project_root
 from pcam.errors import JournalError, clip
 from pcam.journal.handover import MAKE_IT, best_run, planned_runs
+from pcam.journal.history import git
 from pcam.journal.plan import Plan, open_plan
 from pcam.journal.stage import edition_name, evidence_digests
-from pcam.provenance import git_state
+from pcam.provenance import git_state, is_checkout
 from pcam.storage import atomic_path, make_folder, read_json, sha256_file, write_bytes
 from pcam.training.runs import MODEL_FILE, Run
 
@@ -48,10 +48,9 @@ class BundleFault:
 
 
 def source_files(root: Path) -> list[Path]:
-    """Return the project's tracked files; without git, all that is neither generated nor hidden."""
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False)
-    if listed.returncode == 0:
-        found = [root / name for name in listed.stdout.split("\0") if name]
+    """Return the project's tracked files; in a folder that is no checkout, all that is neither generated nor hidden."""
+    if is_checkout(root):
+        found = [root / name for name in git(root, "ls-files", "-z").split("\0") if name]
     else:
         found = [p for p in root.rglob("*") if not _NOT_SOURCE & set(p.relative_to(root).parts)]
     # A link such as book/_toc.yml is packed as what it points to: bundles hold no links.
