@@ -40,8 +40,7 @@ def main() -> None:
             one = measure(variant, seed, plan.data_dir, plan.work, args.set)
             said = one.reason or f"ROC-AUC valid {said_auc(one.valid)}, test {said_auc(one.test)}, run {one.run}"
             print(f"{variant.name}, seed {seed}: {said}", flush=True)
-        write_table(plan.data_dir, plan.work)
-    table, refused = write_table(plan.data_dir, plan.work)
+        table, refused = write_table(plan.data_dir, plan.work)
     for row in table.to_dict("records"):
         print(line(row))
     for problem in refused:

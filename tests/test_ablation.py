@@ -8,8 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -127,6 +129,35 @@ def test_what_the_records_do_not_bear_out_is_refused(spoilt: Path, tiny: Path) -
     assert "not a run folder" in reasons[records[1].name]
     assert any(reason == "the predictions of test give another ROC-AUC" for reason in reasons.values())
     assert any(reason == "there is no variant 'mlp with magic' any more" for reason in reasons.values())
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda record: "{", r"it cannot be checked \(ablation record .*\.json cannot be read"),
+        (lambda record: "[]", r"it cannot be checked \("),
+        (lambda record: json.dumps(record | {"overrides": [1]}), r"it cannot be checked \("),
+        (lambda record: json.dumps(record | {"weights": 7}), r"run \w+ has another number of weights"),
+        (lambda record: json.dumps(record | {"test": 0.999, "n_test": 0}), r"the predictions of test give another"),
+        (lambda record: json.dumps(record | {"n_test": 23}), r"the predictions of test give another"),
+    ],
+    ids=["half", "list", "number", "weights", "no patches", "fewer patches"],
+)
+def test_a_damaged_or_changed_record_is_refused_alone(
+    damage: Callable[[dict[str, Any]], str], reason: str, spoilt: Path, tiny: Path
+) -> None:
+    path = sorted((spoilt / "ablation").glob("mlp-*.json"))[0]
+    path.write_text(damage(json.loads(path.read_text())))
+    good, refused = read_measured(tiny, spoilt)
+    assert len(good) == 7
+    assert [re.match(rf"{path.name}: {reason}", problem) is not None for problem in refused] == [True], refused
+
+
+def test_without_a_split_its_figures_are_not_shown(spoilt: Path, tiny: Path, tmp_path: Path) -> None:
+    part = Path(shutil.copytree(tiny, tmp_path / "part", ignore=shutil.ignore_patterns("*_test_*", "manifest.json")))
+    good, refused = read_measured(part, spoilt)
+    assert good == []
+    assert {problem.partition(": ")[2] for problem in refused} == {"the data hold no test split"}
 
 
 def test_runs_on_other_patches_are_refused(spoilt: Path, tmp_path: Path) -> None:

@@ -12,17 +12,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pcam import storage
 from pcam.config import Config, load_config
-from pcam.data.format import Split, available_splits, open_split
+from pcam.data.format import available_splits, open_split
 from pcam.errors import DataError, PcamError
 from pcam.evaluation.intervals import SeedSummary, t_interval
-from pcam.evaluation.predict import predict_split
-from pcam.evaluation.predictions import Predictions, read_predictions, write_predictions
+from pcam.evaluation.predict import kept_predictions, predictions_path
+from pcam.evaluation.predictions import Predictions, read_predictions
 from pcam.training.runs import Run, open_run
 
 if TYPE_CHECKING:
@@ -137,24 +137,20 @@ def measure(variant: Variant, seed: int, data_dir: Path, work: Path, common: Seq
     Raises:
         PcamError: a bad override, data that cannot be trained on, or a signal.
     """
-    from pcam.training import TrainingFailed, load_model, train
+    from pcam.training import TrainingFailed, train
 
     measured = Measured(variant.name, tuple(common), seed)
     try:
         run = train(variant.config(seed, common), data_dir, work / "runs", resume=True, wait=True, progress=False)
     except TrainingFailed as error:
-        measured = Measured(**{**asdict(measured), "reason": str(error)})
+        measured = replace(measured, reason=str(error))
     else:
         scores: dict[str, Any] = {}
         for name in sorted({"valid", "test"} & set(available_splits(data_dir))):
             split = open_split(data_dir, name)
-            path = _predictions_path(work, run, split, variant.symmetries)
-            if not path.exists():
-                write_predictions(path, predict_split(run, split, symmetries=variant.symmetries))
-            scores |= {name: _roc_auc(read_predictions(path)), f"n_{name}": len(split)}
-        scores["weights"] = sum(p.numel() for p in load_model(run).parameters())
-        scores["core_seconds"] = _core_seconds(run)
-        measured = Measured(variant.name, tuple(common), seed, run.id, **scores)
+            found = kept_predictions(work, run, split, split.fingerprint(), variant.symmetries)
+            scores |= {name: _roc_auc(found), f"n_{name}": len(found)}
+        measured = replace(measured, run=run.id, weights=_weights(run), core_seconds=_core_seconds(run), **scores)
     storage.write_json(work / "ablation" / _file_name(variant, seed, common), asdict(measured))
     return measured
 
@@ -165,14 +161,14 @@ def read_measured(data_dir: Path, work: Path) -> tuple[list[Measured], list[str]
     Raises:
         DataError: the data folder lacks a split that it needs, or breaks the contract.
     """
-    splits = {name: open_split(data_dir, name) for name in available_splits(data_dir)}
+    prints = {name: open_split(data_dir, name).fingerprint() for name in available_splits(data_dir)}
     good, refused = [], []
     for path in sorted((work / "ablation").glob("*.json")):
-        tree = storage.read_json(path, "ablation record")
         try:
+            tree = storage.read_json(path, "ablation record")
             measured = Measured(**{**tree, "overrides": tuple(tree["overrides"])})
-            fault = _fault(measured, splits, work)
-        except (PcamError, TypeError, KeyError) as error:
+            fault = _fault(measured, prints, work)
+        except (PcamError, TypeError, KeyError, AttributeError) as error:
             fault = f"it cannot be checked ({error})"
         if fault:
             refused.append(f"{path.name}: {fault}")
@@ -181,8 +177,8 @@ def read_measured(data_dir: Path, work: Path) -> tuple[list[Measured], list[str]
     return good, refused
 
 
-def _fault(measured: Measured, splits: dict[str, Split], work: Path) -> str:
-    """What keeps a result out of the table; empty for a good one."""
+def _fault(measured: Measured, prints: dict[str, str], work: Path) -> str:
+    """What keeps a result out of the table; empty for a good one. `prints` are the fingerprints of the splits."""
     variant = _BY_NAME.get(measured.variant)
     if variant is None:
         return f"there is no variant '{measured.variant}' any more"
@@ -191,14 +187,18 @@ def _fault(measured: Measured, splits: dict[str, Split], work: Path) -> str:
     run = open_run(work / "runs" / measured.run)
     if run.config != variant.config(measured.seed, measured.overrides):
         return f"run {run.id} was trained with another configuration"
-    if any(record["fingerprint"] != splits[name].fingerprint() for name, record in run.data["splits"].items()):
+    if any(record["fingerprint"] != prints.get(name) for name, record in run.data["splits"].items()):
         return f"run {run.id} was trained on other patches"
     if measured.core_seconds != _core_seconds(run):
         return f"run {run.id} took another time"
+    if measured.weights != _weights(run):
+        return f"run {run.id} has another number of weights"
     for name, value, n in (("valid", measured.valid, measured.n_valid), ("test", measured.test, measured.n_test)):
-        if n == 0:
+        if (value, n) == (None, 0):
             continue
-        predictions = read_predictions(_predictions_path(work, run, splits[name], variant.symmetries))
+        if name not in prints:
+            return f"the data hold no {name} split"
+        predictions = read_predictions(predictions_path(work, run, prints[name], variant.symmetries))
         if (_roc_auc(predictions), len(predictions)) != (value, n):
             return f"the predictions of {name} give another ROC-AUC"
     return ""
@@ -274,18 +274,22 @@ def _file_name(variant: Variant, seed: int, common: Sequence[str]) -> str:
     return f"{variant.key}{mark}-{seed}.json"
 
 
-def _predictions_path(work: Path, run: Run, split: Split, symmetries: bool) -> Path:
-    # As a chapter keeps them; those that a run's own configuration does not ask for lie apart.
-    mark = "" if symmetries == run.config.evaluation.symmetries else "-symmetries" if symmetries else "-single"
-    return work / "predictions" / f"{run.id}-{split.fingerprint()[:12]}{mark}" / "predictions.csv"
-
-
 def _roc_auc(predictions: Predictions) -> float | None:
     if predictions.label is None:
         return None
     from pcam.training.validate import roc_auc
 
     return roc_auc(predictions.labels, predictions.score)
+
+
+def _weights(run: Run) -> int:
+    """Count the parameters of a run's network, which is laid out for that without its values."""
+    import torch
+
+    from pcam.models import build
+
+    with torch.device("meta"):
+        return sum(p.numel() for p in build(run.config.model).parameters())
 
 
 def _core_seconds(run: Run) -> float:

@@ -23,7 +23,7 @@ from pcam.errors import DataError
 from pcam.evaluation.calibration import expected_calibration_error
 from pcam.evaluation.constant import baselines, is_constant
 from pcam.evaluation.metrics import score_metrics
-from pcam.evaluation.predictions import Predictions, write_predictions
+from pcam.evaluation.predictions import Predictions, read_predictions, write_predictions
 from pcam.evaluation.thresholds import Threshold, choose_threshold, confusion_matrix, implied_threshold
 
 if TYPE_CHECKING:
@@ -132,6 +132,33 @@ def predict_split(run: Run, split: Split, batch_size: int = BATCH_SIZE, symmetri
         first = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise DataError(f"run {run.id} gives no number for patch {first} of {split.name}: its training diverged")
     return Predictions(split.name, np.arange(len(scores)), split.labels, scores)
+
+
+def predictions_path(work: Path, run: Run, fingerprint: str, symmetries: bool | None = None) -> Path:
+    """Return where a journal keeps a run's predictions of a split: under all that determines them.
+
+    Args:
+        work: the journal's work folder.
+        run: a run.
+        fingerprint: of the split, so that changed data can never show old predictions.
+        symmetries: as for `predict_split`; scores that the run's own configuration does not ask for lie apart.
+    """
+    own = symmetries in (None, run.config.evaluation.symmetries)
+    mark = "" if own else "-symmetries" if symmetries else "-single"
+    return work / "predictions" / f"{run.id}-{fingerprint[:12]}{mark}" / "predictions.csv"
+
+
+def kept_predictions(
+    work: Path, run: Run, split: Split, fingerprint: str, symmetries: bool | None = None
+) -> Predictions:
+    """Return a run's predictions of a split as a journal keeps them, scoring the split first if need be.
+
+    Args and errors are those of `predictions_path` and `predict_split`.
+    """
+    path = predictions_path(work, run, fingerprint, symmetries)
+    if not path.exists():
+        write_predictions(path, predict_split(run, split, symmetries=symmetries))
+    return read_predictions(path)
 
 
 def evaluate(run_dir: str | Path, data_dir: str | Path, split: str, out: str | Path) -> dict[str, Any]:

@@ -105,15 +105,9 @@ class Chapter:
 
     def predictions(self, name: str, split: str) -> Predictions:
         """Return a planned run's predictions of a split; they are computed once and kept in the work folder."""
-        from pcam.evaluation.predict import predict_split
-        from pcam.evaluation.predictions import read_predictions, write_predictions
+        from pcam.evaluation.predict import kept_predictions
 
-        run = self.run(name)
-        # Keyed by what determines them, so that a changed data file can never show old predictions.
-        path = self.work / "predictions" / f"{run.id}-{self.evidence.data[split][:12]}" / "predictions.csv"
-        if not path.exists():
-            write_predictions(path, predict_split(run, self.split(split)))
-        return read_predictions(path)
+        return kept_predictions(self.work, self.run(name), self.split(split), self.evidence.data[split])
 
     # ------------------------------------------------------------ evidence
 
