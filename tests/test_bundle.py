@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from pcam.errors import JournalError
-from pcam.journal.bundle import _RUN_FILES, MANIFEST, contents, pack, source_files, unpack, verify_bundle
+from pcam.journal.bundle import MANIFEST, contents, pack, source_files, unpack, verify_bundle
 from pcam.journal.plan import Plan
 from pcam.journal.stage import evidence_digests
 from pcam.storage import write_json, write_text
-from pcam.training.runs import MODEL_FILE, Run
+from pcam.training.runs import MODEL_FILE, RECORD_FILES, Run
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_without_a_finished_journal(tmp_path: Path) -> None:
     run = Run(tmp_path / "abc")
     with pytest.raises(JournalError, match=r"^run abc lacks config\.yaml; train it again$"):
         contents(plan, run, None)
-    for name in (*_RUN_FILES, MODEL_FILE, f"{MODEL_FILE}.sha256"):
+    for name in (*RECORD_FILES, MODEL_FILE, f"{MODEL_FILE}.sha256"):
         write_text(run.path / name, "x")
     assert f"model/abc/{MODEL_FILE}" in contents(plan, run, None)
     book, evidence = tmp_path / "html", plan.work / "executed" / "q4_gradients.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -11,6 +12,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from pcam.errors import JournalError
 from pcam.journal import notebooks
+from pcam.journal.citations import cited_run, keep_cited_runs
+from pcam.journal.evidence import Evidence, Value
 from pcam.journal.notebooks import (
     declared_parameters,
     execute,
@@ -18,12 +21,13 @@ from pcam.journal.notebooks import (
     make_deterministic,
     read_notebook,
     require_paired,
-    run_notebook,
     source_digest,
+    write_notebook,
 )
-from pcam.journal.plan import open_plan
+from pcam.journal.plan import Plan, open_plan
 from pcam.journal.questions import QUESTIONS
-from pcam.storage import ClaimedError, claim
+from pcam.storage import ClaimedError, claim, write_text
+from pcam.training.runs import RECORD_FILES
 
 PARAMETERS = """data_dir: str = ""
 limit = 3
@@ -46,6 +50,10 @@ def write(folder: Path, *sources: str, name: str = "q.ipynb") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook(*sources), folder / name)
     return folder / name
+
+
+def run_notebook(source: Path | str, out: Path, parameters: dict[str, object], timeout: float = 60) -> Path:
+    return write_notebook(out, execute(source, failed_path(out), parameters, timeout=timeout))
 
 
 @pytest.mark.parametrize(
@@ -89,9 +97,15 @@ def test_types_that_fit_are_accepted() -> None:
     }
 
 
-def test_a_default_must_be_a_literal() -> None:
+@pytest.mark.parametrize("default", ["print()", "{[]: 1}"])
+def test_a_default_must_be_a_literal(default: str) -> None:
     with pytest.raises(JournalError, match=r"^q: parameter 'a' has a default that is not a literal$"):
-        declared_parameters(notebook(parameters="a = print()"), "q")
+        declared_parameters(notebook(parameters=f"a = {default}"), "q")
+
+
+def test_parameters_must_be_plain_python() -> None:
+    with pytest.raises(JournalError, match=r"^q: its parameters cell is not plain Python: invalid syntax in '%time a"):
+        declared_parameters(notebook(parameters="%time a = 1"), "q")
 
 
 @pytest.mark.parametrize(
@@ -197,6 +211,42 @@ def test_a_chapter_that_is_being_run_is_not_run_beside_it(tiny: Path, tmp_path: 
         pytest.raises(ClaimedError, match=r"q3_configuration: process \d+ on .* is at work on it; wait for it"),
     ):
         notebooks.run_chapter(question, plan)
+
+
+@pytest.fixture
+def by_hand(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A journal of which one chapter was run, with a run that chance named in its scratch folder."""
+    plan = open_plan(tiny, tmp_path)
+    folder = plan.work / "scratch" / "q3_configuration" / "off" / "first" / "abc"
+    for name in RECORD_FILES:
+        write_text(folder / name, '{"state": "completed"}')
+    said = Evidence(chapter="q3_configuration", data_kind="real", data={}, hardware="", commit=None, dirty=None)
+    said.add(Value(name="a", value=1, runs=("abc",)))
+    monkeypatch.setattr(notebooks, "require_paired", lambda path: None)
+
+    def chapter(*_: object) -> nbformat.NotebookNode:
+        said.save(plan.work / "evidence" / "q3_configuration.json")
+        return notebook("1")
+
+    monkeypatch.setattr(notebooks, "execute", chapter)
+    notebooks.run_chapter(QUESTIONS["q3_configuration"], plan)
+    return plan
+
+
+def test_runs_that_a_chapter_cites_outlive_its_scratch_folder(by_hand: Plan) -> None:
+    shutil.rmtree(by_hand.work / "scratch")  # as running the notebook by hand does
+    assert cited_run(by_hand.work, "abc").state == "completed"
+    keep_cited_runs(by_hand.work, "q3_configuration", [])  # executed again: it cites others now
+    with pytest.raises(JournalError, match=r"run abc is cited but not in .*runs; run the chapter"):
+        cited_run(by_hand.work, "abc")
+
+
+def test_evidence_of_an_earlier_execution_is_not_taken_for_this_one(
+    by_hand: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notebooks, "execute", lambda *_: notebook("1"))
+    with pytest.raises(JournalError, match=r"q3_configuration\.ipynb: it wrote no evidence; end it with"):
+        notebooks.run_chapter(QUESTIONS["q3_configuration"], by_hand)
 
 
 def test_an_unknown_question(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,14 @@ def run_missing(root: Path) -> None:
     (root / "_work/sample/runs/abc/status.json").unlink()
 
 
+def notebook_damaged(root: Path) -> None:
+    write_text(root / "_work/sample/executed/q6_slicing.ipynb", '{"cells": [')
+
+
+def evidence_damaged(root: Path) -> None:
+    write_text(root / "_work/sample/executed/q6_slicing.json", "{}")
+
+
 FAULTS = [
     (missing, "q6_slicing: not executed; run 'pcam journal run q6_slicing'"),
     (failed, "q6_slicing: failed; see .*failed/q6_slicing.ipynb; run "),
@@ -136,6 +145,8 @@ FAULTS = [
     (not_executed, "q6_slicing: a cell was not executed; run "),
     (source_changed, "q6_slicing: out of date: its source changed; run "),
     (evidence_changed, "q6_slicing: its evidence was changed after it was executed; run "),
+    (notebook_damaged, "q6_slicing: .*executed/q6_slicing.ipynb: not a notebook .*; run 'pcam journal run q6_slicing'"),
+    (evidence_damaged, "q6_slicing: .*executed/q6_slicing.json: 'chapter': Field required; run "),
     (unanswered, "q6_slicing: part 2 is not answered; run "),
     (run_missing, "q4_gradients: run abc is cited but not in .*runs; run "),
     (unfinished, "q4_gradients: it cites run abc, which is interrupted; run "),
@@ -151,6 +162,17 @@ def test_nothing_is_published_or_staged_unless_all_holds(project: Path, fault: o
             act()
     assert before == {path: path.read_bytes() for path in (project / "book").rglob("*") if path.is_file()}
     assert not (project / "_build").exists()
+
+
+@pytest.mark.parametrize("damage", [notebook_damaged, evidence_damaged])
+def test_a_damaged_chapter_hides_no_other(project: Path, damage: Callable[[Path], None]) -> None:
+    damage(project)
+    first, second = stage.status()
+    assert (first.state, first.runs) == ("ready", 1)
+    assert "executed/q6_slicing." in second.state
+    if damage is evidence_damaged:
+        found = [(f.place, f.mend) for f in check.check() if "Field required" in f.problem]
+        assert found == [("q6_slicing", "run 'pcam journal run q6_slicing'")]
 
 
 def test_the_mend_is_for_the_data_in_question(project: Path, tiny: Path) -> None:

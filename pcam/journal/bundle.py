@@ -27,11 +27,10 @@ from pcam.journal.plan import Plan, open_plan
 from pcam.journal.stage import edition_name, evidence_digests
 from pcam.provenance import git_state, is_checkout
 from pcam.storage import atomic_path, make_folder, read_json, sha256_file, write_bytes
-from pcam.training.runs import MODEL_FILE, Run
+from pcam.training.runs import MODEL_FILE, RECORD_FILES, Run
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
-_RUN_FILES = ("config.yaml", "status.json", "environment.json", "data.json", "metrics.jsonl")
 _BLOCK = 1 << 20
 _NOT_SOURCE = {"_work", "_build", "runs", ".git", ".venv", ".snakemake", "__pycache__"}
 
@@ -89,7 +88,7 @@ def run_files(run: Run) -> dict[str, Path]:
     Raises:
         JournalError: one is missing.
     """
-    files = {name: run.path / name for name in (*_RUN_FILES, MODEL_FILE, f"{MODEL_FILE}.sha256")}
+    files = {name: run.path / name for name in (*RECORD_FILES, MODEL_FILE, f"{MODEL_FILE}.sha256")}
     missing = [name for name, path in files.items() if not path.is_file()]
     if missing:
         raise JournalError(f"run {run.id} lacks {missing[0]}; train it again")

@@ -16,9 +16,9 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from pcam.config import project_root
-from pcam.errors import JournalError, did_you_mean
+from pcam.errors import JournalError, PcamError, did_you_mean
+from pcam.journal.citations import cited_run
 from pcam.journal.evidence import Evidence, load_evidence, typed_numbers
-from pcam.journal.fragments import cited_run
 from pcam.journal.notebooks import read_notebook
 from pcam.journal.plan import open_plan
 from pcam.journal.questions import QUESTIONS, Question
@@ -228,9 +228,14 @@ def _check_all_evidence(data_dir: Path | str | None) -> list[Finding]:
     findings: list[Finding] = []
     for question in QUESTIONS.values():
         path = folder / f"{question.name}.json"
-        if path.exists():
-            findings += check_evidence(question, load_evidence(path), runs, plan.option)
-        else:
-            mend = f"run 'pcam journal run {question.name}{plan.option}'"
+        mend = f"run 'pcam journal run {question.name}{plan.option}'"
+        if not path.exists():
             findings.append(Finding(question.name, f"there is no evidence for it in {folder}", mend))
+            continue
+        try:
+            evidence = load_evidence(path)
+        except PcamError as error:
+            findings.append(Finding(question.name, str(error).partition("; ")[0], mend))
+            continue
+        findings += check_evidence(question, evidence, runs, plan.option)
     return findings

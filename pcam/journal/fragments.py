@@ -11,11 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pcam.config import config_hash
-from pcam.errors import JournalError
+from pcam.journal.citations import cited_run
 from pcam.journal.evidence import Evidence, format_number
 from pcam.journal.questions import QUESTIONS, Question
 from pcam.storage import read_json
-from pcam.training.runs import Run
 
 _SHORT = 12  # hex digits of a hash that are shown: enough to tell a few thousand runs apart
 
@@ -92,19 +91,6 @@ def _chapter_values(question: Question, chapter: Evidence) -> str:
     stands_on = f"{chapter.data_kind.capitalize()} data, fingerprints {prints}; {commit}{changed}; on "
     heading = f"## Q{question.number} {question.title}\n\n{stands_on}{html.escape(chapter.hardware)}.\n\n"
     return heading + "\n".join(rows) + "\n"
-
-
-def cited_run(work: Path, run: str) -> Run:
-    """Return a cited run, in whatever state: one of the journal's, or one that a chapter made for itself.
-
-    Raises:
-        JournalError: there is none.
-    """
-    folders = [work / "runs" / run, *sorted(p.parent for p in work.glob(f"scratch/**/{run}/status.json"))]
-    for folder in folders:
-        if (folder / "status.json").exists():
-            return Run(folder)
-    raise JournalError(f"run {run} is cited but not in {work / 'runs'}; run the chapter that cites it again")
 
 
 def runs(evidence: Mapping[str, Evidence], work: Path) -> str:

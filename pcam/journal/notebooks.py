@@ -23,6 +23,8 @@ from nbformat import NotebookNode
 
 from pcam.config import project_root
 from pcam.errors import JournalError, did_you_mean
+from pcam.journal.citations import keep_cited_runs
+from pcam.journal.evidence import load_evidence
 from pcam.journal.plan import Plan, open_plan
 from pcam.journal.questions import Question, find_questions
 from pcam.storage import claim, make_folder, sha256_file, write_bytes, write_text
@@ -77,11 +79,15 @@ def declared_parameters(notebook: NotebookNode, name: str) -> dict[str, Paramete
     """Return what the cell tagged `parameters` declares, read without running it.
 
     Raises:
-        JournalError: a default is not a literal.
+        JournalError: the cell is not plain Python, or a default is not a literal.
     """
     found: dict[str, Parameter] = {}
     cells = [c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", [])]
-    for statement in ast.parse("\n".join(cells)).body:
+    try:
+        statements = ast.parse("\n".join(cells)).body
+    except SyntaxError as error:
+        raise JournalError(f"{name}: its parameters cell is not plain Python: {error.msg} in '{error.text}'") from error
+    for statement in statements:
         if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
             target, value, annotation = statement.targets[0], statement.value, None
         elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
@@ -90,7 +96,7 @@ def declared_parameters(notebook: NotebookNode, name: str) -> dict[str, Paramete
             continue
         try:
             default = ast.literal_eval(value)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise JournalError(f"{name}: parameter '{target.id}' has a default that is not a literal") from error
         types = _annotated(annotation) if annotation is not None else (type(default),)
         found[target.id] = Parameter(target.id, default, None if types == (type(None),) else types)
@@ -209,23 +215,6 @@ def execute(
     return make_deterministic(done)
 
 
-def run_notebook(
-    source: Path | str,
-    out: Path | str,
-    parameters: Mapping[str, Any],
-    *,
-    cwd: Path | None = None,
-    timeout: float = CELL_TIMEOUT,
-) -> Path:
-    """Execute a notebook into `out`; see `execute`. On any failure `out` is left as it was.
-
-    Raises:
-        JournalError: as `execute`.
-    """
-    out = Path(out)
-    return write_notebook(out, execute(source, failed_path(out), parameters, cwd=cwd, timeout=timeout))
-
-
 def failed_path(out: Path) -> Path:
     """Return where the marked notebook of a failed run goes."""
     return out.parent / "failed" / out.name
@@ -253,10 +242,12 @@ def run_chapter(question: Question, plan: Plan) -> Path:
     parameters = {} if plan.kind == "synthetic" and plan.work.name == "sample" else {"data_dir": str(plan.data_dir)}
     # Two at once would empty each other's scratch folder, and one's evidence might go with the other's notebook.
     with claim(plan.work / "scratch" / question.name / "claim"):
+        evidence.unlink(missing_ok=True)  # what an earlier execution said must not pass for this one's
         notebook = execute(source, failed_path(out), parameters)
         if not evidence.exists():
             raise JournalError(f"{source.name}: it wrote no evidence; end it with 'chapter.close()'")
-        # A copy of its own: whoever runs the notebook by hand writes the evidence in the work folder anew.
+        # Copies of their own: whoever runs the notebook by hand makes runs and evidence in the work folder anew.
+        keep_cited_runs(plan.work, question.name, load_evidence(evidence).runs)
         record = write_bytes(out.with_suffix(".json"), evidence.read_bytes())
     notebook.metadata["pcam"] = {"source": source_digest(notebook), "evidence": sha256_file(record)}
     return write_notebook(out, notebook)

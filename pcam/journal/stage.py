@@ -17,7 +17,7 @@ from pathlib import Path
 from nbformat import NotebookNode
 
 from pcam.config import project_root
-from pcam.errors import JournalError
+from pcam.errors import JournalError, PcamError
 from pcam.journal import fragments
 from pcam.journal.check import check_evidence
 from pcam.journal.evidence import Evidence, load_evidence
@@ -74,7 +74,10 @@ def executed(question: Question, work: Path) -> Executed:
     record = path.with_suffix(".json")
     if not record.exists():
         return Executed(question, path, "no evidence")
-    notebook, evidence = read_notebook(path), load_evidence(record)
+    try:
+        notebook, evidence = read_notebook(path), load_evidence(record)
+    except PcamError as error:
+        return Executed(question, path, str(error).partition("; ")[0])
     return Executed(question, path, _problem(question, notebook, evidence, record, work), notebook, evidence)
 
 

@@ -29,6 +29,8 @@ from pcam.storage import read_json, sha256_file, write_json
 
 STATES = ("claimed", "running", "completed", "failed", "interrupted")
 MODEL_FILE = "model.safetensors"
+# What tells of a run without its weights; the status, which says that it is one, comes last.
+RECORD_FILES = ("config.yaml", "environment.json", "data.json", "metrics.jsonl", "status.json")
 _PACKAGE = Path(__file__).resolve().parent.parent
 # What decides the bits of a trained model. Reports, audits and the journal may change without touching a run.
 _CODE = (
