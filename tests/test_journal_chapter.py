@@ -168,25 +168,12 @@ def test_table_escapes_and_rounds(q4: Chapter, shown: list[Any]) -> None:
     table = shown[-1]["text/html"]
     assert "<script>" not in table and "&lt;script&gt;" in table
     assert "0.123" in table and "0.1235" not in table
-    q4.table(pd.DataFrame({"p": [0.00012], "rate": [10256.657]}), "As in an answer")
-    assert "1.20e-04" in shown[-1]["text/html"] and "10,257" in shown[-1]["text/html"]
     assert "<caption>A &lt;b&gt;table&lt;/b&gt;</caption>" in table
 
 
-def test_a_missing_count_is_undefined(q4: Chapter, shown: list[Any]) -> None:
-    q4.table(pd.DataFrame({"n": pd.array([1024, None], dtype="Int64")}), "Counts")
-    assert "<td>1024</td>" in shown[-1]["text/html"] and "<td>undefined</td>" in shown[-1]["text/html"]
-    assert "NA" not in shown[-1]["text/plain"]
-
-
-def test_a_long_name_in_a_table_may_be_broken(q4: Chapter, shown: list[Any]) -> None:
-    q4.table(pd.DataFrame({"test": ["test_same_seed"]}), "Tests")
-    assert "test_<wbr>same_<wbr>seed" in shown[-1]["text/html"] and "test_same_seed" in shown[-1]["text/plain"]
-
-
-def test_a_key_in_a_table_may_be_broken_and_a_version_not(q4: Chapter, shown: list[Any]) -> None:
-    q4.table(pd.DataFrame({"key": ["train.batch_size"], "version": ["1.65.2"]}), "Keys")
-    assert "train.<wbr>batch_<wbr>size" in shown[-1]["text/html"] and "1.65.2" in shown[-1]["text/html"]
+def test_source_is_the_package_s_own(q4: Chapter, shown: list[Any]) -> None:
+    q4.source(chapter.open_chapter)
+    assert "def open_chapter(" in shown[-1]["text/plain"] and "text-indent" in shown[-1]["text/html"]
 
 
 def test_figure_carries_its_text(q4: Chapter, shown: list[Any]) -> None:

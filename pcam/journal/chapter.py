@@ -10,10 +10,9 @@ chapter.close()
 from __future__ import annotations
 
 import html
-import io
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,8 @@ from IPython.display import Markdown, display
 
 from pcam.data.format import Split, available_splits, open_split
 from pcam.errors import JournalError, did_you_mean
-from pcam.journal.evidence import Evidence, Value, bind, format_number, make_value, marked
+from pcam.journal import shown
+from pcam.journal.evidence import Evidence, Value, bind, make_value, marked
 from pcam.journal.plan import Plan, open_plan
 from pcam.journal.questions import QUESTIONS, Question
 from pcam.provenance import git_state, hardware
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from pcam.evaluation.predictions import Predictions
     from pcam.training import Run
 
-# Where a long name in a table may be broken, so that its column leaves room for the others.
-_WITHIN_NAME = re.compile(r"_(?=\w)|\.(?=[a-z])")
 _ASSIGNED = re.compile(r"^(\w+)(?: *:[^=\n]*)? *=", re.MULTILINE)
 _INJECTED = "# Parameters\n"  # so begins the cell that papermill writes
 
@@ -172,17 +170,19 @@ class Chapter:
 
     # ------------------------------------------------------------ display
 
-    def table(self, frame: pd.DataFrame, caption: str) -> None:
-        """Show a table whose cells come from code; measures are printed as in an answer, text is escaped."""
-        # A nullable integer that is missing would be printed as "<NA>", whatever `na_rep` says.
-        nullable = [name for name in frame if str(frame[name].dtype) == "Int64"]
-        frame = frame.assign(**{name: frame[name].astype(object).fillna(float("nan")) for name in nullable})
-        plain = frame.to_string(index=False, float_format=format_number, na_rep="undefined")
-        rows = frame.to_html(
-            index=False, border=0, escape=True, float_format=format_number, na_rep="undefined", classes="pcam-table"
-        ).replace("<thead>", f"<caption>{html.escape(caption)}</caption>\n<thead>", 1)
-        rows = _WITHIN_NAME.sub(r"\g<0><wbr>", rows)
-        display({"text/html": f'<div class="pcam-scroll">{rows}</div>', "text/plain": f"{caption}\n{plain}"}, raw=True)
+    def table(self, frame: pd.DataFrame, caption: str, missing: str = "undefined") -> None:
+        """Show a table whose cells come from code; measures are printed as in an answer, text is escaped.
+
+        Args:
+            frame: the table.
+            caption: what it shows.
+            missing: what a cell without a value says: the reason, where there is one for all.
+        """
+        display(shown.table(frame, caption, missing), raw=True)
+
+    def source(self, *parts: Callable[..., Any] | str, language: str = "python") -> None:
+        """Show the package's own source of functions, or a text such as a file's, never a copy of it."""
+        display(shown.source(*parts, language=language), raw=True)
 
     def figure(self, figure: Figure, alt: str) -> None:
         """Show a figure as PNG with its text alternative; one figure a cell, as the book takes one text per cell.
@@ -191,18 +191,9 @@ class Chapter:
             figure: it is closed afterwards.
             alt: what the figure shows, for readers who do not see it.
         """
-        import matplotlib.pyplot as plt
-        from PIL import Image
-
         if not alt.strip():
             raise JournalError(f"{self.question.name}: a figure needs a text alternative")
-        drawn, packed = io.BytesIO(), io.BytesIO()
-        figure.savefig(drawn, format="png", dpi=110, bbox_inches="tight")
-        plt.close(figure)
-        # A palette of 256 colours makes sheets of patches a third of the size, with no difference to the eye.
-        # Written without a name of any software, the same picture is the same file.
-        Image.open(drawn).convert("RGB").quantize(256).save(packed, format="png", optimize=True)
-        display({"image/png": packed.getvalue(), "text/plain": alt}, metadata={"image/png": {"alt": alt}}, raw=True)
+        display(shown.figure(figure, alt), metadata={"image/png": {"alt": alt}}, raw=True)
 
     def banner(self) -> None:
         """Show which data the page stands on."""

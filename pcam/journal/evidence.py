@@ -162,7 +162,7 @@ def load_evidence(path: Path | str) -> Evidence:
 
 
 def format_number(value: bool | int | float | str | None) -> str:
-    """Return a value as the book prints it: counts with thousands separators, measures with three decimals."""
+    """Return a value as the book prints it: counts with thousands separators, measures with about three digits."""
     if value is None:
         return "undefined"
     if isinstance(value, bool):
@@ -171,11 +171,16 @@ def format_number(value: bool | int | float | str | None) -> str:
         return html.escape(value)
     if isinstance(value, int):
         return f"{value:,}"
-    if value != 0 and (abs(value) < 0.001 or abs(value) >= 1e7):
-        return f"{value:.2e}"
-    if abs(value) >= 100:
+    if not math.isfinite(value):
+        return "undefined"
+    size = abs(value)
+    if value != 0 and (size < 1e-4 or size >= 1e7):
+        return f"{value:.1e}"
+    if size >= 100:
         return f"{value:,.0f}"
-    return f"{value:.3f}" if math.isfinite(value) else "undefined"
+    # Two digits of what three decimals would hide, and no third decimal behind two digits.
+    decimals = 1 if size >= 10 else 3 if size >= 0.001 or value == 0 else 5
+    return f"{value:.{decimals}f}"
 
 
 def typed_numbers(text: str) -> list[str]:
