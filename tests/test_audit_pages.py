@@ -124,6 +124,8 @@ def test_every_finding_can_be_drawn(planted: tuple[AuditReport, list[tables.Scor
     assert any(text.startswith("overlap: shift") for text in texts)
     assert "exact: the same bytes" in texts
     assert len(drawn[0].axes) == 9
+    # A black patch is seen as it is; a block of NaN and a trigger are outlined.
+    assert [len(axes.patches) for axes in drawn[0].axes] == [0] * 3 + [1] * 6
     outlined = sum(len(axes.patches) for axes in drawn[1].axes)
     assert outlined == 4  # both sides of both pairs that share pixels
     for figure in drawn:

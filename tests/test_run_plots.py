@@ -41,9 +41,17 @@ def test_schedules(runs: list[Run]) -> None:
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in (left, right))
 
 
+def test_pairs_of_the_same_bits_alone_can_be_drawn(runs: list[Run]) -> None:
+    (axes,) = pair_gaps({"nothing": Twins("nothing", (runs[0], runs[0]))}).axes
+    assert [text.get_text() for text in axes.texts] == ["same bits"] and not axes.lines
+
+
 def test_pair_gaps(runs: list[Run]) -> None:
     pairs = {"nothing": Twins("nothing", (runs[0], runs[0])), "seed": Twins("seed", (runs[0], runs[1]))}
     (axes,) = pair_gaps(pairs).axes
     notes = [text.get_text() for text in axes.texts]
     assert notes[0] == "same bits"
+    assert axes.get_xscale() == "log" and not axes.get_ygridlines()[0].get_visible()
+    (line,) = axes.lines  # the pair of the same bits has no place on a logarithmic axis
+    assert line.get_xdata()[-1] == pairs["seed"].gap("valid_loss")
     assert float(notes[1]) == pytest.approx(pairs["seed"].gap("valid_loss"), rel=0.1)

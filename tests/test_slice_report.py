@@ -97,3 +97,16 @@ def test_the_figure_draws_every_slice_and_only_weak_slides(table: pd.DataFrame) 
     assert set(pairs) <= weak
     assert [axes.get_xlabel() for axes in figure.axes] == ["ROC-AUC", "ROC-AUC"]
     plt.close(figure)
+
+
+def test_a_wide_interval_is_cut_and_says_so(table: pd.DataFrame) -> None:
+    rows = table[table["metric"] == "roc_auc"].copy()
+    rows["low"] = rows["value"] - 0.01
+    rows.loc[rows.index[0], "low"] = 0.01
+    figure = report.slice_figure(rows)
+    start = figure.axes[0].get_xlim()[0]
+    lines = [line for axes in figure.axes for line in axes.lines]
+    lowest = min(line.get_xdata()[0] for line in lines if line.get_marker() in ("o", "D", "|"))
+    assert 0.1 < lowest - start <= 0.2
+    assert sum(line.get_marker() == "<" for line in lines) == 1
+    plt.close(figure)

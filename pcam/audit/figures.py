@@ -26,7 +26,7 @@ _SAMPLED = 64  # patches read again for the map of broken pixels
 
 
 def contact_sheet(report: AuditReport, issues: tuple[str, ...], per_issue: int = 8) -> Figure:
-    """Draw the first patches of each issue, one row an issue.
+    """Draw the first patches of each issue, one row an issue; what is broken in a part of a patch is outlined.
 
     Args:
         report: the audit.
@@ -44,6 +44,8 @@ def contact_sheet(report: AuditReport, issues: tuple[str, ...], per_issue: int =
     for line, (issue, patches) in zip(axes, rows, strict=True):
         for place, patch, pixels in zip(line, patches, report.scan.read(patches), strict=False):
             _show(place, pixels, _name(report, patch))
+            for box in _boxes(report, issue, int(patch)):
+                _outline(place, *box)
         line[0].set_ylabel(issue.replace("_", " "), visible=True)
     return figure
 
@@ -131,8 +133,7 @@ def broken_map(report: AuditReport) -> Figure:
     for place, patch, mask in zip(axes[1:], chosen, broken, strict=False):
         place.set(xticks=[], yticks=[])
         _show(place, report.scan.read([patch])[0], _name(report, patch))
-        y, x = np.nonzero(mask)
-        _outline(place, float(y.min()), float(x.min()), float(np.ptp(y)) + 1, float(np.ptp(x)) + 1)
+        _outline(place, *_around(mask))
     for place in axes[1 + len(chosen) :]:
         place.set_axis_off()
     return figure
@@ -204,6 +205,20 @@ def _shift(report: AuditReport, a: int, b: int) -> tuple[int, int] | None:
     found = report.overlaps
     row = np.flatnonzero((found.pairs == (a, b)).all(axis=1))
     return (int(found.dy[row[0]]), int(found.dx[row[0]])) if len(row) else None
+
+
+def _boxes(report: AuditReport, issue: str, patch: int) -> list[tuple[float, float, float, float]]:
+    """Where an issue of a part of a patch lies in it: top, left, height, width; none for what fills it."""
+    if issue in ("nan", "out_of_range"):
+        return [_around(_broken(report, patch))]
+    marks = report.triggers if issue == "trigger" else ()
+    places = [(mark.mask.shape, place) for mark in marks for place in mark.places[mark.patches == patch].tolist()]
+    return [(y, x, height, width) for (height, width), (y, x) in places]
+
+
+def _around(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    y, x = np.nonzero(mask)
+    return float(y.min()), float(x.min()), float(np.ptp(y)) + 1, float(np.ptp(x)) + 1
 
 
 def _broken(report: AuditReport, patch: int) -> NDArray[np.bool_]:

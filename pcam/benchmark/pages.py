@@ -128,7 +128,7 @@ def scaling_figure(table: pd.DataFrame) -> Figure:
     """Draw images per second and peak memory against batch size, one line a model, precision and device."""
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
     for key, rows in table.groupby(["device", "model", "precision"]):
         device, model, precision = map(str, key)
         style = {
@@ -162,7 +162,7 @@ def stage_figure(stages: Mapping[str, Sequence[Stage]]) -> Figure:
     import matplotlib.pyplot as plt
 
     figure, panels = plt.subplots(
-        1, len(stages), figsize=(4.5 * len(stages) + 1, 2.6), squeeze=False, layout="constrained"
+        1, len(stages), figsize=(3.6 * len(stages) + 3.6, 2.6), squeeze=False, layout="constrained"
     )
     for axes, (device, parts) in zip(panels[0], stages.items(), strict=True):
         middle = [stage.milliseconds for stage in parts]

@@ -69,7 +69,7 @@ def batch_figure(
     """Draw the patches of a batch with the highest losses, highest first; the box is the centre that is labelled."""
     labels = _labels(split)
     hardest = np.argsort(-losses, kind="stable")[: columns * rows]
-    figure, axes = plt.subplots(rows, columns, figsize=(1.25 * columns, 1.55 * rows), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.0 * columns, 1.4 * rows), squeeze=False)
     for place in axes.flat:
         place.set_axis_off()
     patches = split.read(indices[hardest])
@@ -80,7 +80,7 @@ def batch_figure(
             place.add_patch(plt.Rectangle((31.5, 31.5), 32, 32, fill=False, edgecolor=colour, lw=width))
         label = "tumour" if labels[index] else "no tumour"
         place.set_title(f"{index} · {label}\nloss {losses[position]:.2f}", fontsize=7)
-    figure.tight_layout()
+    figure.tight_layout(h_pad=1.2)
     return figure
 
 

@@ -158,13 +158,19 @@ def decision_figure(models: Mapping[str, Predictions], implied: float) -> Figure
     return figure
 
 
-def panels_in_a_row(count: int, width: float = 8.6) -> tuple[Figure, tuple[Axes, ...]]:
-    """A figure of `count` panels in a row, of the book's look."""
+def panels_in_a_row(count: int, width: float = 8.0, columns: int = 0) -> tuple[Figure, tuple[Axes, ...]]:
+    """A figure of `count` panels of the book's look, in one row or, where `columns` are given, in rows of so many."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, count, figsize=(width, 4.0), layout="constrained", squeeze=False)
-    for panel in axes[0]:
+    columns = columns or count
+    rows = -(-count // columns)
+    size = (width, 3.9 if rows == 1 else 2.6 * rows)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for spare in axes.flat[count:]:
+        spare.remove()
+    panels = tuple(axes.flat[:count])
+    for panel in panels:
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(visible=True, color="#DDDDDD", linewidth=0.6)
         panel.set_axisbelow(True)
-    return figure, tuple(axes[0])
+    return figure, panels

@@ -195,7 +195,7 @@ def scenario_figure(table: pd.DataFrame) -> Figure:
     """ROC-AUC of each scenario beside what the three guards say of it."""
     from pcam.evaluation.curves import PALETTE, panels_in_a_row
 
-    figure, (quality, guards) = panels_in_a_row(2, width=9.2)
+    figure, (quality, guards) = panels_in_a_row(2, width=8.4)
     places = np.arange(len(table))[::-1]
     quality.plot(table["roc_auc"], places, "o", color=PALETTE[0])
     for place, undefined in zip(places, table["roc_auc"].isna(), strict=True):

@@ -117,13 +117,13 @@ def error_figure(predictions: Predictions, split: Split, threshold: float, count
     import matplotlib.pyplot as plt
 
     kinds = _gravest(predictions, threshold)
-    heights = [1.95 if len(worst) else 0.6 for _, worst in kinds.values()]
-    figure = plt.figure(figsize=(1.25 * count, sum(heights)))
+    heights = [1.65 if len(worst) else 0.6 for _, worst in kinds.values()]
+    figure = plt.figure(figsize=(1.0 * count, sum(heights)))
     bands = figure.subfigures(2, 1, height_ratios=heights)
     for band, (kind, (title, worst)) in zip(bands, kinds.items(), strict=True):
         band.suptitle(title, x=0.01, ha="left", fontsize=10)
         axes = band.subplots(1, count, squeeze=False)[0]
-        band.subplots_adjust(left=0.01, right=0.99, bottom=0.2, top=0.86, wspace=0.06)
+        band.subplots_adjust(left=0.01, right=0.99, bottom=0.22, top=0.84, wspace=0.06)
         shown = worst[:count]
         if not len(shown):
             band.text(0.01, 0.2, "none at this threshold", fontsize=9)

@@ -36,7 +36,7 @@ def history_figure(reports: dict[str, TuneReport]) -> Figure:
 
 def slices_figure(report: TuneReport, space: tuple[Dimension, ...]) -> Figure:
     """One panel per searched key: ROC-AUC on valid against its value, the best over seeds marked."""
-    figure, panels = panels_in_a_row(len(space), width=2.1 * len(space) + 0.6)
+    figure, panels = panels_in_a_row(len(space), width=7.8, columns=3)
     scored = report.scored()
     for dimension, axes in zip(space, panels, strict=True):
         for trial, value in scored:
@@ -47,15 +47,13 @@ def slices_figure(report: TuneReport, space: tuple[Dimension, ...]) -> Figure:
             axes.set_xscale("log")
         if dimension.choices:
             axes.set_xticks(dimension.choices)
-        axes.set_xlabel(dimension.key, fontsize=8)
-        axes.tick_params(labelsize=7)
-        if axes is not panels[0]:
-            axes.tick_params(labelleft=False)
+        axes.set_xlabel(dimension.key)
+        axes.tick_params(labelsize=8)
     low, high = scored[-1][1], scored[0][1]
     margin = 0.08 * max(high - low, 0.01)
     for axes in panels:
         axes.set_ylim(low - margin, high + margin)
-    panels[0].set_ylabel("ROC-AUC on valid (diamond: best over seeds)")
+    figure.supylabel("ROC-AUC on valid (diamond: best over seeds)", fontsize=10)
     return figure
 
 
@@ -86,7 +84,7 @@ def parallel_figure(report: TuneReport, space: tuple[Dimension, ...]) -> Figure:
     scored = report.scored()
     colours = plt.get_cmap("cividis_r")
     scale = Normalize(scored[-1][1], scored[0][1])
-    figure, (axes,) = panels_in_a_row(1, width=8.6)
+    figure, (axes,) = panels_in_a_row(1, width=7.8)
     for trial, value in reversed(scored):  # the best on top
         heights = [_height(dimension, trial.params[dimension.key]) for dimension in space]
         chosen = trial.number == report.finalists[0].trial
@@ -96,7 +94,7 @@ def parallel_figure(report: TuneReport, space: tuple[Dimension, ...]) -> Figure:
         for end in (ends[0], ends[-1]):
             box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
             place_of_text = (place + 0.03, _height(dimension, end))
-            axes.text(*place_of_text, f"{end:g}", ha="left", va="center", fontsize=7, bbox=box, zorder=5)
+            axes.text(*place_of_text, f"{end:g}", ha="left", va="center", fontsize=8, bbox=box, zorder=5)
     axes.set(xticks=range(len(space)), ylim=(-0.06, 1.06), yticks=[])
     axes.set_xticklabels([f"{d.key}{' (log)' if d.log else ''}" for d in space], fontsize=8)
     axes.grid(visible=True, axis="x", color="#999999")

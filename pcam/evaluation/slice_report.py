@@ -67,7 +67,7 @@ def metric_table(table: pd.DataFrame, split: str, metric: str, *, slides: int | 
         slice, n, positives, the metric with its interval, its value on the rest, gap and corrected p-value.
     """
     rows = _worth_a_line(table) if slides is None else table[_of_slides(table)]
-    rows = rows[(rows["split"] == split) & (rows["metric"] == metric)]
+    rows = rows[(rows["split"] == split) & (rows["metric"] == metric)].round({"low": 3, "high": 3})
     if slides is not None:
         rows = rows.sort_values("value", kind="stable").head(slides)
     columns = {
@@ -160,6 +160,7 @@ def slice_figure(table: pd.DataFrame, metric: str = "roc_auc") -> Figure:
     Returns:
         A figure: slices from the most doubtful down; a dot is the slice, an orange diamond where it is weaker than
         the rest after correction; a grey tick is the rest of the split. Of slides and pairs, only weak ones are drawn.
+        The axis begins below the lowest value; an interval that goes on below it ends in an arrowhead.
     """
     import matplotlib.pyplot as plt
 
@@ -170,27 +171,33 @@ def slice_figure(table: pd.DataFrame, metric: str = "roc_auc") -> Figure:
     names = list(dict.fromkeys(rows["slice"]))
     figure, panels = plt.subplots(
         1, max(len(splits), 1), sharex=True, sharey=True, squeeze=False, layout="constrained",
-        figsize=(9.5, 1.2 + 0.24 * len(names)),
+        figsize=(8.4, 1.2 + 0.26 * len(names)),
     )  # fmt: skip
+    # A slice of two slides has an interval of almost all values; drawn whole, it would press all others together.
+    start = np.floor(20 * (rows[["value", "rest_value"]].min(axis=None) - 0.15)) / 20 if len(rows) else 0.0
+    start = max(0.0, float(start))
     for panel, split in zip(panels[0], splits, strict=False):
         part = rows[rows["split"] == split]
         for row in part.itertuples():
             y = names.index(row.slice)
             colour = WEAK if row.weak else FINE
-            panel.plot([row.low, row.high], [y, y], color=colour, linewidth=1.6)
+            panel.plot([max(row.low, start), row.high], [y, y], color=colour, linewidth=1.6)
+            if row.low < start:
+                panel.plot(start, y, "<", color=colour, markersize=6, clip_on=False)
             panel.plot(row.value, y, "D" if row.weak else "o", color=colour, markersize=5)
             panel.plot(row.rest_value, y, "|", color=REST, markersize=10, markeredgewidth=1.8)
             panel.annotate(
-                f"{row.n:,} ({row.n_positive:,})", (1.01, y), xycoords=("axes fraction", "data"), fontsize=7.5,
+                f"{row.n:,} ({row.n_positive:,})", (1.01, y), xycoords=("axes fraction", "data"), fontsize=8,
                 va="center", color="#555555",
             )  # fmt: skip
         for y in set(range(len(names))) - {names.index(name) for name in part["slice"]}:
-            panel.annotate("too few of a class", (0.02, y), xycoords=("axes fraction", "data"), fontsize=7.5,
+            panel.annotate("too few of a class", (0.02, y), xycoords=("axes fraction", "data"), fontsize=8,
                            va="center", color="#555555")  # fmt: skip
         role = "slices are searched" if split == splits[0] else "findings are tried again"
         panel.set_title(f"{split}, where {role}", fontsize=10, loc="left")
-        panel.text(1.01, 1.015, "n (positive)", transform=panel.transAxes, fontsize=7.5, color="#555555")
+        panel.text(1.01, 1.015, "n (positive)", transform=panel.transAxes, fontsize=8, color="#555555")
         panel.set_xlabel(NAMES[metric])
+        panel.set_xlim(start, 1.0 + 0.03 * (1.0 - start))
         panel.grid(axis="x", alpha=0.3)
         panel.set_axisbelow(True)
         panel.spines[["top", "right"]].set_visible(False)

@@ -119,7 +119,7 @@ def strength_figure(table: pd.DataFrame) -> Figure:
     from pcam.evaluation.curves import PALETTE, panels_in_a_row
 
     ladders = list(dict.fromkeys(table["change"]))
-    figure, panels = panels_in_a_row(len(ladders), width=3.4 * len(ladders))
+    figure, panels = panels_in_a_row(len(ladders), width=2.7 * len(ladders))
     for axes, name in zip(panels, ladders, strict=True):
         rows = table[table["change"] == name]
         x = rows["strength"]

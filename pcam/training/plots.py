@@ -24,7 +24,7 @@ def gradient_norms(runs: Sequence[Run], spikes: Sequence[Sequence[Spike]] = ()) 
         runs: one line each.
         spikes: of each run, ringed.
     """
-    figure, axes = plt.subplots(figsize=(8, 3.6))
+    figure, axes = plt.subplots(figsize=(7.4, 3.6))
     for run, colour in zip(runs, COLOURS, strict=False):
         steps, means = run.steps, epoch_means(run.steps)
         axes.plot([r["step"] for r in steps], [r["grad_norm"] for r in steps], color=colour, lw=0.6, alpha=0.55)
@@ -47,7 +47,7 @@ def schedules(runs: Mapping[str, Sequence[Run]]) -> Figure:
     Args:
         runs: by the name of their schedule, equally long ones that differ in their seed.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.6))
     for (name, of_seeds), colour, style in zip(runs.items(), COLOURS, STYLES, strict=False):
         steps = of_seeds[0].steps
         label = name.replace("_", "-")
@@ -64,16 +64,26 @@ def schedules(runs: Mapping[str, Sequence[Run]]) -> Figure:
 
 
 def pair_gaps(pairs: Mapping[str, Twins]) -> Figure:
-    """Draw how far the two runs of each pair end from each other, in valid loss; pairs of the same bits say so."""
-    figure, axes = plt.subplots(figsize=(7.5, 0.42 * len(pairs) + 0.9))
-    gaps = [pair.gap("valid_loss") for pair in pairs.values()]
-    bars = axes.barh(list(pairs), gaps, color=COLOURS[0])
-    notes = ["same bits" if pair.same_weights else f"{gap:.1e}" for pair, gap in zip(pairs.values(), gaps, strict=True)]
-    axes.bar_label(bars, notes, padding=4)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set(xlabel="gap in valid loss between the two runs (nats)", ylabel="switched off or changed")
-    return _clean(figure)
+    """Draw how far the two runs of each pair end from each other, in valid loss; pairs of the same bits say so.
+
+    The axis is logarithmic, as another order of a sum and another seed are some powers of ten apart.
+    """
+    figure, axes = plt.subplots(figsize=(7.2, 0.36 * len(pairs) + 0.9))
+    gaps = {name: pair.gap("valid_loss") for name, pair in pairs.items()}
+    apart = [gap for gap in gaps.values() if gap] or [1.0]
+    start = min(apart) / 10
+    for place, (name, pair) in enumerate(pairs.items()):
+        end = max(gaps[name], start)
+        if gaps[name]:
+            axes.plot([start, end], [place, place], color=COLOURS[0], lw=2.5, marker="o", markevery=[1])
+        note = "same bits" if pair.same_weights else f"{gaps[name]:.1e}"
+        axes.annotate(note, (end, place), (8, 0), textcoords="offset points", va="center")
+    axes.set(xscale="log", xlim=(start, max(apart) * 20), yticks=range(len(pairs)), ylim=(len(pairs) - 0.5, -0.5))
+    axes.set_yticklabels(pairs)
+    axes.set(xlabel="gap in valid loss between the two runs (nats, log scale)", ylabel="switched off or changed")
+    _clean(figure)
+    axes.grid(visible=False, axis="y")  # it would strike through the notes
+    return figure
 
 
 def _clean(figure: Figure) -> Figure:
