@@ -32,10 +32,7 @@ twin_patches: int = 256
 timed_pairs: int = 5
 
 # %%
-import inspect
-
 import pandas as pd
-from IPython.display import Code
 
 from pcam.config import build_config
 from pcam.evaluation import t_interval
@@ -75,7 +72,7 @@ chapter.answer(
 # `environment.json`. This is the package's own source, printed as it runs.
 
 # %%
-Code(inspect.getsource(seeds.reproducible) + "\n\n" + inspect.getsource(seeds.seed_generators), language="python")
+chapter.source(seeds.reproducible, seeds.seed_generators)
 
 # %% [markdown]
 # Data order and augmentation need no global state. They are pure functions of the seed and of where the run stands:
@@ -83,7 +80,7 @@ Code(inspect.getsource(seeds.reproducible) + "\n\n" + inspect.getsource(seeds.se
 # %%
 from pcam.data import loader
 
-Code(inspect.getsource(loader.epoch_order) + "\n\n" + inspect.getsource(loader.augment_generator), language="python")
+chapter.source(loader.epoch_order, loader.augment_generator)
 
 # %%
 run = chapter.run("cnn-0")
@@ -138,8 +135,8 @@ _ = chapter.record("twins_agree", twins.all_equal(pairs), runs=all_runs)
 
 # %% [markdown]
 # And the reverse. Each control is switched off in turn and a pair is trained: a seed that is off is drawn from the
-# operating system. Three rows are of another kind: any algorithm allowed, another number of threads, and other
-# reader processes.
+# operating system (`library` stands for the generators of Python, NumPy and torch while training, which dropout draws
+# from). Three rows are of another kind: any algorithm allowed, another number of threads, and other reader processes.
 
 # %%
 changes = [
@@ -160,7 +157,7 @@ chapter.table(
 
 # %% tags=["nbval-ignore-output"]
 rows = [(name, p.same_weights, p.gap("train_loss"), p.gap("valid_loss")) for name, p in parted.items()]
-gaps = pd.DataFrame(rows, columns=["control", "same weights", "gap in train loss", "gap in valid loss"])
+gaps = pd.DataFrame(rows, columns=["switched off or changed", "same weights", "gap in train loss", "gap in valid loss"])
 chapter.table(gaps, caption="How far the two runs of a pair end from each other, on this machine")
 
 # %%
@@ -177,8 +174,8 @@ _ = chapter.record("free_agree", parted["determinism"].same_weights, runs=list(p
 # %%
 chapter.figure(
     plots.pair_gaps(parted),
-    alt="Bars of the gap in valid loss between the two runs of a pair, one bar for each control that was switched "
-    "off; pairs with the same weights are marked 'same bits', among them those of 'nothing' and 'workers'.",
+    alt="The gap in valid loss between the two runs of a pair on a logarithmic scale, a line for each control that was "
+    "switched off; pairs with the same weights are marked 'same bits', among them those of 'nothing' and 'workers'.",
 )
 
 # %% tags=["nbval-ignore-output"]
@@ -215,15 +212,15 @@ device = run.environment["device"]
 _ = chapter.record("device", device, runs=[run])
 chapter.answer(
     "4",
-    "On {device}, a deterministic step takes {step_ms}, {cost_ratio:ci} times a free one. "
+    "On the {device}, a deterministic step takes {step_ms}, {cost_ratio:ci} times a free one. "
     "The interval {costs:lies above equal speed: determinism costs time here|does not lie above equal speed: no cost "
     "is seen here}. On other devices it may cost more; nothing is measured there.",
 )
 
 # %%
 chapter.headline(
-    "{n_equal} of {n_twins} twin runs in fresh processes end in the same bits; a deterministic step takes "
-    "{cost_ratio} times a free one here."
+    "{n_equal} of {n_twins} twin runs in fresh processes end in the same bits; deterministic algorithms "
+    "{costs:cost time|cost no time that can be seen} here."
 )
 
 # %%

@@ -92,7 +92,7 @@ chapter.answer(
 # by their content, so that they are found at any shift. Blank patches are in no pair.
 
 # %%
-chapter.table(tables.pairs(report), caption="Pairs of patches that are not independent.")
+chapter.table(tables.pairs(report), caption="Pairs of patches that are not independent.", missing="may differ")
 
 # %%
 if sum(counts[issue] for issue in PAIR_ISSUES):
@@ -155,8 +155,10 @@ else:
     found = leakage.by_kind(report, honest, **units)
     if why := leakage.why_unmeasured(found):
         print(why)
+        chapter.record("unmeasured", why.removesuffix("."))
     else:
-        chapter.table(tables.leakage(found), caption="ROC-AUC on test with and without the patches tied to train.")
+        caption = "ROC-AUC on test with and without the patches tied to train."
+        chapter.table(tables.leakage(found), caption=caption, missing="—")
 
 # %% [markdown]
 # Then an experiment, since data may hold no leak: in a copy, half of the test patches are also put into train, in turn
@@ -171,7 +173,9 @@ if not obstacle:
     leaky = predict_split(leaky_run, test)
     gains = leakage.planted_gains(honest, leaky, how, **units)
     chapter.table(
-        tables.gains(gains), caption="ROC-AUC on test patches that leak into train, without and with the leak."
+        tables.gains(gains),
+        caption="ROC-AUC on test patches that leak into train, without and with the leak.",
+        missing="—",
     )
 
 # %% [markdown]
@@ -184,7 +188,9 @@ if not obstacle:
         print(why)
     else:
         chapter.table(
-            tables.leakage(seen), caption="The copy as the audit sees it: ROC-AUC with and without what it found."
+            tables.leakage(seen),
+            caption="The copy as the audit sees it: ROC-AUC with and without what it found.",
+            missing="—",
         )
 
 # %%
@@ -215,7 +221,10 @@ there = (
     "The network's ROC-AUC on test is {found_all}, and {found_clean} without the patches tied to train, a difference "
     "of {found_gain:ci}. "
 )
-taken = "Of that network's figure on all of test, {seen_all}, the audit takes away {seen_gain:ci}."
+taken = (
+    "On all of test the network with the leak has {seen_all}, and {seen_clean} without the patches that the audit "
+    "finds in train, a difference of {seen_gain:ci}."
+)
 
 # %%
 measured = "What leakage is worth: no evidence, since {obstacle}."
@@ -227,7 +236,7 @@ else:
         "The statistics {from_train:are|are not} those of train alone; those of all splits differ by {apart} at most "
         "and would move ROC-AUC on test by {worth:ci}. Patches changed at random: a share of {augmented} in training, "
         "{judged} of those judged. "
-        + (there if "found_gain" in kept else "No test patch is tied to train, or too few are left without them. ")
+        + (there if "found_gain" in kept else "{unmeasured}. ")
         + "When half of test leaks on purpose, ROC-AUC on that half goes from {auc_honest} to {auc_leaky}, by "
         "{gain:ci}: {verdict}. " + (taken if "seen_gain" in kept else "")
     )
@@ -262,8 +271,11 @@ if cuts:
         chapter.record(f"torn_{cut.kind.replace(' ', '_')}", cut.torn)
     chapter.record("pairs", cuts[0].pairs)
     torn = "Folds drawn by patch would tear {torn_by_patch} of {pairs} pairs apart, folds by group {torn_by_group}. "
-for name, number in (("plain", folds.trainings(5)), ("nested", folds.trainings(5, inner=4, trials=20))):
+search = {"inner": 4, "trials": 20}
+for name, number in (("plain", folds.trainings(5)), ("nested", folds.trainings(5, **search))):
     chapter.record(f"{name}_trainings", number)
+for name, number in search.items():
+    chapter.record(f"{name}_of_search", number)
 
 # %%
 cost = "What a training costs, and what folds would gain: no evidence, since {obstacle}. "
@@ -307,8 +319,8 @@ if not obstacle:
 chapter.answer(
     "3",
     torn
-    + "Cross-validation in {k} grouped folds takes {plain_trainings} trainings; nested, with a search in each fold, "
-    "{nested_trainings}. "
+    + "Cross-validation in {k} grouped folds takes {plain_trainings} trainings; nested, with {trials_of_search} trials "
+    "on {inner_of_search} inner folds in each, {nested_trainings}. "
     + cost
     + "With slides to spare, a fixed split by slide and several seeds give the better figure for that time; with few "
     "slides, grouped folds do.",
@@ -318,10 +330,10 @@ chapter.answer(
 # ## 4 The size of the files
 #
 # A file's bytes are N × `96·96·3` values × bytes per value × what chunks and compression make of them, and HDF5's own
-# records. The public record stores one byte per value, so each factor says where a copy differs.
+# records. The public record stores one byte per value, so each factor of the second table says where a copy differs.
 
 # %%
-chapter.table(tables.storage(report), caption="The terms of each file's size, and its size over the public uint8 data.")
+chapter.table(tables.storage(report), caption="The terms of each file's size.")
 
 # %%
 chapter.table(
@@ -478,12 +490,13 @@ if not obstacle:
         recall, flipped = first_places(of, truth)
         chapter.record(f"{name}_recall", recall, n=flipped)
     chapter.record("flipped", flipped)
+    chapter.record("places", 2 * flipped)  # of a ranking, as `first_places` counts them
     chapter.record("planted", sum(result.planted for result in results))
     chapter.record("recovered", sum(result.found for result in results))
     planted = (
         "Of {planted} defects planted into a part of these patches the audit found {recovered}; of {flipped} labels "
-        "that were flipped, a share of {slow_recall} is within twice as many first places of the ranking by texture, "
-        "and {quick_recall} of that by colour."
+        "that were flipped, a share of {slow_recall} is among the first {places} of the ranking by texture, and "
+        "{quick_recall} among those of the ranking by colour."
     )
 chapter.record("ranked_by", report.summary["suspects_ranked_by"])
 chapter.record("contradictions", sum(report.summary["pairs_with_different_labels"].values()))

@@ -29,14 +29,13 @@ data_dir: str = ""
 work_dir: str = ""
 
 # %%
-import inspect
+import json
 from itertools import combinations
 
 import pandas as pd
-from IPython.display import Code
 
 from pcam import config as pcam_config
-from pcam.config import config_hash, config_leaves, load_config
+from pcam.config import Config, config_hash, config_leaves, load_config
 from pcam.journal import open_chapter
 from pcam.training import compare, mishaps
 from pcam.training.runs import code_files, code_version
@@ -51,12 +50,13 @@ chapter = open_chapter("q3_configuration", data_dir, work_dir)
 
 # %%
 leaves = compare.parameters()
-presets = {name: config_leaves(load_config(name)) for name in ("mlp", "cnn")}
+defaults, presets = config_leaves(Config()), {name: config_leaves(load_config(name)) for name in ("mlp", "cnn")}
 columns = ["parameter", "type", "default", *presets, "limits", "meaning"]
-rows = [
-    (x.key, x.type, str(x.default), *(str(p[x.key]) for p in presets.values()), x.limits, x.meaning) for x in leaves
-]
+rows = [(x.key, x.type, defaults[x.key], *(p[x.key] for p in presets.values()), x.limits, x.meaning) for x in leaves]
 table = pd.DataFrame(rows, columns=columns)
+typed = ["default", *presets]
+table[typed] = table[typed].map(lambda value: json.dumps(value).strip('"'))  # as a preset has it
+table["type"] = table["type"].str.replace("| None", "or null")
 chapter.table(table, caption="Every parameter, as pcam/config.py declares it, and as two presets set it")
 chapter.record("n_parameters", len(leaves))
 _ = chapter.record("n_set", int((table["cnn"] != table["default"]).sum()))
@@ -75,10 +75,10 @@ chapter.answer(
 # A file or preset, then overrides, then one check of the whole tree. This is the package's own source.
 
 # %%
-Code("\n\n".join(inspect.getsource(f) for f in (pcam_config.load_config, pcam_config.build_config)), language="python")
+chapter.source(pcam_config.load_config, pcam_config.build_config)
 
 # %%
-Code((pcam_config.project_root() / "configs" / "cnn.yaml").read_text(), language="yaml")
+chapter.source((pcam_config.project_root() / "configs" / "cnn.yaml").read_text(), language="yaml")
 
 # %% [markdown]
 # The canonical hash does not depend on how a number is spelt, nor on the order of the keys. It does depend on every

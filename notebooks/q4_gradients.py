@@ -53,7 +53,7 @@ chapter = open_chapter("q4_gradients", data_dir, work_dir)
 runs = [chapter.run(f"cnn-{seed}") for seed in (0, 1, 2)]
 chapter.record("n_seeds", len(runs), runs=runs)
 _ = chapter.record("n_steps", min(run.final["steps"] for run in runs), runs=runs)
-print("steps of each seed:", ", ".join(str(run.final["steps"]) for run in runs))
+print(f"here factor = {factor:g}, window = {window}; steps of each seed:", *(run.final["steps"] for run in runs))
 
 # %%
 spikes = [gradients.find_spikes(run.steps, window, factor) for run in runs]
@@ -104,7 +104,8 @@ chapter.record("batch_patches", len(indices), runs=[worst])
 odd = contrast.loc[contrast["standard errors away"].abs().idxmax()]
 chapter.record("oddest", str(odd["feature"]), runs=[worst])
 _ = chapter.record("oddest_by", abs(float(odd["standard errors away"])), n=len(indices), runs=[worst])
-_ = chapter.record("chance_bound", batches.chance_bound(len(contrast)), n=len(contrast))
+bound = chapter.record("chance_bound", batches.chance_bound(len(contrast)), n=len(contrast))
+_ = chapter.record("odd", bool(chapter.value("oddest_by").value > bound), runs=[worst])
 
 # %%
 chapter.answer(
@@ -113,8 +114,8 @@ chapter.answer(
     "{strongest_ratio} times the usual norm. A log kept by epoch would not show it: a single step reaches "
     "{over_epoch_mean} times its epoch's mean. The strongest, step {traced_step} of seed {traced_seed}, is traced to "
     "its {batch_patches} patches. What sets them apart most from the training split is {oddest}, "
-    "{oddest_by} standard errors away from its mean; a batch drawn at random stays within {chance_bound} in nineteen "
-    "of twenty cases.",
+    "{oddest_by} standard errors away from its mean: {odd:more|no more} than chance gives, as a batch drawn at random "
+    "stays within {chance_bound} in nineteen of twenty cases.",
 )
 
 # %% [markdown]
@@ -185,11 +186,12 @@ _ = chapter.record("calmer", bool(wobble["cosine"] < wobble["constant"]), runs=t
 chapter.answer(
     "2",
     "On equal budgets ({n_schedules} schedules, {n_schedule_seeds} seeds each) the lowest mean valid loss is that of "
-    "{best}, {best_loss:ci}. Seed by seed, {n_apart} of {n_compared} schedules differ from the constant rate by more "
-    "than the interval holds ({apart}); cosine decay by {cosine_gain:ci}. The rate is lowered late because a large "
-    "rate moves fast and never settles: late in training the valid loss still moves by {wobble_constant} an epoch at a "
-    "constant rate and by {wobble_cosine} under cosine decay, which {calmer:is|is not} calmer. Lowered from the start "
-    "it moves slowly: at a tenth of the rate throughout, the final valid loss is {early_loss}.",
+    "{best}, {best_loss:ci}. Seed by seed, {n_apart} of {n_compared} schedules differ from the constant rate by an "
+    "interval that leaves out zero ({apart}); cosine decay differs by {cosine_gain:ci}. The rate is lowered late "
+    "because a large rate moves fast and never settles: late in training the valid loss still moves by "
+    "{wobble_constant} an epoch at a constant rate and by {wobble_cosine} under cosine decay, which {calmer:is|is not} "
+    "calmer. Lowered from the start it moves slowly: at a tenth of the rate throughout, the final valid loss is "
+    "{early_loss}.",
 )
 
 # %% [markdown]
@@ -255,7 +257,7 @@ if not tried.empty:
 # %%
 chapter.headline(
     "The rule finds {n_spikes} gradient spikes over {n_seeds} seeds, and the strongest step is traced to its patches; "
-    "of {n_compared} schedules {n_apart} differ from a constant rate beyond the seeds, {best} being lowest."
+    "of {n_compared} schedules {n_apart} differ from a constant rate by more than seeds do; {best} has the lowest loss."
 )
 
 # %%

@@ -38,7 +38,6 @@ window: int = 48
 import inspect
 
 import numpy as np
-from IPython.display import Code
 
 from pcam.data import open_split
 from pcam.evaluation import deployment, images, monitor, predict, prevalence, report, strengths
@@ -95,7 +94,7 @@ chapter.answer(
 
 # %% tags=["nbval-ignore-output"]
 seeds = report.over_seeds(scored, thresholds, costs.beta)
-chapter.table(seeds, f"Metrics on {split} over seeds; low and high: 95 % t interval of the mean")
+chapter.table(seeds, f"Metrics on {split} over seeds; low and high: 95 % t interval of the mean", missing="none")
 
 # %%
 for name, row in seeds.set_index("metric").iterrows():
@@ -143,12 +142,12 @@ chapter.answer(
 # code that names a run, from the package itself; and the code that copies runs to an MLflow server where there is one.
 
 # %%
-print(inspect.getdoc(runs))
-Code(inspect.getsource(runs.identity), language="python")
+chapter.source(inspect.getdoc(runs), language="text")
+chapter.source(runs.identity)
 
 # %%
-print(inspect.getdoc(tracking))
-Code(inspect.getsource(tracking.mirrored), language="python")
+chapter.source(inspect.getdoc(tracking), language="text")
+chapter.source(tracking.mirrored)
 
 # %%
 chapter.record("n_states", len(runs.STATES))
@@ -247,7 +246,9 @@ guard = monitor.fit_monitor(watched, valid.groups, window=window)
 rows = np.linspace(0, len(fresh) - 1, min(patches_watched, len(fresh))).astype(int)  # of all slides
 patches, labels, canary = fresh.read(rows), fresh.labels[rows], valid.read(slice(0, 8))
 table = deployment.scenario_table(load_model(trained[0]), patches, labels, guard, known, canary)
-chapter.table(table, f"What each scenario does, and which guard notices; windows of {window} patches")
+guards = {"alarm_rate": "windows with an alarm", "outliers": "patches refused"}
+caption = f"What each scenario does, and which guard notices; windows of {window} patches"
+chapter.table(table.rename(columns=guards), caption, missing="none: one score for all")
 
 # %%
 figure = deployment.scenario_figure(table)
@@ -259,7 +260,7 @@ chapter.figure(figure, alt="ROC-AUC of each scenario, beside the alarms of the m
 
 # %% tags=["nbval-ignore-output"]
 ladder = strengths.strength_table(load_model(trained[0]), patches, labels, guard, known, canary)
-chapter.table(ladder, f"Alarms by strength of the change; windows of {window} patches")
+chapter.table(ladder.rename(columns=guards), f"Alarms by strength of the change; windows of {window} patches")
 
 # %%
 figure = strengths.strength_figure(ladder)
@@ -273,13 +274,14 @@ chapter.figure(
 
 # %% tags=["nbval-ignore-output"]
 clean_values = monitor.watch_split(scored[0].score, fresh, known)
+windows = {"false_alarms": "that mix slides", "one_slide_alarms": "of one slide each"}
 alarms = {"false_alarms": guard.false_alarms(clean_values, fresh.groups)}
 if fresh.slides is not None:  # groups of overlapping patches are too small to fill a window
     alarms["one_slide_alarms"] = guard.alarms_by_slide(clean_values, fresh.slides)
 for name, rate in alarms.items():
     ends = {"low": rate.low, "high": rate.high, "method": "Wilson, for windows that share no patch"}
     chapter.record(name, rate.value, n=rate.n, **ends, split=split, runs=trained[:1])
-    print(f"{name}: {rate.value:.3f} ({rate.low:.3f} to {rate.high:.3f}), n = {rate.n} windows")
+    print(f"windows {windows[name]}: {rate.value:.3f} alarm ({rate.low:.3f} to {rate.high:.3f}), n = {rate.n} windows")
 
 # %%
 for name, risk in {"stain": "drift", "weights": "silent degradation", "pen": "artefact"}.items():
@@ -313,8 +315,8 @@ chapter.answer(
     "notices {n_caught} of these and misses: {missed}. Most windows alarm from staining times {stain_from} on "
     "(ROC-AUC there {stain_auc}), from a share {pen_from} of patches with a pen mark ({pen_auc}) and from a share "
     "{weights_from} of lost weights ({weights_auc}). Marked patches are refused one by one (a share {pen_refused} "
-    "where {pen_least} are marked), and the canary sings at {canary_sings} of {n_degraded} losses of weights, so "
-    "faults of the software are for it. Clean windows that mix slides alarm at a rate of {false_alarms:ci}"
+    "where {pen_least} are marked), and the canary notices {canary_sings} of {n_degraded} losses of weights: "
+    "it is the guard against faults of the software. Clean windows that mix slides alarm at a rate of {false_alarms:ci}"
     + one_slide
     + ". Of clean patches, {false_refusals} are refused (n = {false_refusals:n}). An attack with the model's own "
     "gradient leaves ROC-AUC {attacked_auc} and {attack_seen:is|is not} noticed; an opponent who knows the guards can "

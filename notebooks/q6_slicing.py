@@ -28,6 +28,8 @@ data_dir: str = ""
 work_dir: str = ""
 
 # %%
+import pandas as pd
+
 from pcam.evaluation import ErrorGallery, Scored, calibration, curves, error_figure, feature_edges
 from pcam.evaluation import slice_report as report
 from pcam.evaluation import slices as search
@@ -53,15 +55,16 @@ valid_p, test_p = chapter.predictions("cnn-0", "valid"), chapter.predictions("cn
 costs = run.config.evaluation
 threshold = decision_threshold(valid_p, costs)
 whole = score_metrics(test_p, threshold, test.groups, group_kind=test.group_kind or "patch", beta=costs.beta)
-for name in ("roc_auc", "sensitivity", "specificity", "f_beta"):
-    chapter.record(**whole[name].as_dict(), split="test", runs=[run])
-    print(f"{name:12s} {chapter.value(name):ci}")
+judged = [whole[name].as_dict() for name in ("roc_auc", "sensitivity", "specificity", "f_beta")]
+for metric in judged:
+    chapter.record(**metric, split="test", runs=[run])
+caption = f"The network on test; intervals of ROC-AUC: {whole['roc_auc'].method}"
+chapter.table(pd.DataFrame(judged)[["name", "value", "low", "high", "n", "n_positive"]], caption)
 all_positive = chapter.record(
     "all_positive", baselines(test_p.labels, costs.beta)[1].f_beta, n=len(test_p), split="test"
 )
-print(f"             {all_positive:.3f} is the F-beta (beta = {costs.beta:g}) of calling every patch tumour")
-print(f"intervals    {whole['roc_auc'].method}")
-print(f"threshold    {threshold.value:.3f}, {threshold.rule}")
+print(f"{all_positive:.3f} is the F-beta (beta = {costs.beta:g}) of calling every patch tumour")
+print(f"threshold {threshold.value:.3f}: {threshold.rule}")
 
 # %% [markdown]
 # ### Is a score a probability?
@@ -162,7 +165,7 @@ chapter.table(report.candidate_table(valid_s, test_s), caption="The slices of on
 # and specificity, none of which moves when only the share of tumours does. The error counts whole slides (or overlap
 # groups), since their patches are not independent; a slide is compared with how much slides differ anyway. All
 # comparisons enter one Holm correction. What is found is tried again on test. Of pairs and slides, the figure and the
-# tables show the weak ones.
+# tables show the weak ones. Where the patches of a slice come from two or three slides, its interval is very wide.
 
 # %%
 table = search.find_slices(valid_s, test_s, threshold=threshold, beta=costs.beta, edges=edges, edges_from="valid")
@@ -280,8 +283,8 @@ chapter.answer(
 
 # %%
 chapter.headline(
-    "ROC-AUC is {roc_auc} on the whole of test and {worst_auc} on the worst of its slices, the {worst}; {confirmed} "
-    "weaknesses found on valid are confirmed on test."
+    "ROC-AUC is {roc_auc} on the whole of test and {worst_auc} on the worst of its slices, the {worst}; of {found} "
+    "weaknesses found on valid {confirmed} are confirmed on test."
 )
 
 # %%

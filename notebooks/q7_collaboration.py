@@ -104,7 +104,7 @@ chapter.record("missed", ", ".join(missed) or "none")
 chapter.answer(
     "2",
     "CI runs {jobs} jobs. Of {gates} gates that were broken on purpose, {stopped} passed without the fault and "
-    "failed with it, and named it; not so: {missed}.",
+    "failed with it, and named it; gates that did otherwise: {missed}.",
 )
 
 # %% [markdown]

@@ -33,8 +33,6 @@ data_dir: str = ""
 work_dir: str = ""
 
 # %%
-import inspect
-
 import torch
 
 from pcam.benchmark import bench, pages, time_stages, timing
@@ -54,7 +52,7 @@ repeats = (timing.FAST if chapter.is_sample else timing.FULL).repeats
 # percentiles. This is the code, shown from the package itself.
 
 # %%
-print(inspect.getsource(timing.measure))
+chapter.source(timing.measure)
 
 # %% [markdown]
 # Apart: the step is timed alone, with everything that training does to a batch. In training: the run's own record says
@@ -69,7 +67,8 @@ loaded = bench("loader", chapter.data_dir, folder / "loader", fast=chapter.is_sa
 chapter.table(pages.machine(folder / "train"), caption="What the figures were measured on.")
 
 # %% tags=["nbval-ignore-output"]
-chapter.table(pages.rates(trained), caption="Training apart, at the batch size of the run, in both precisions.")
+caption = "Training apart, at the batch size of the run, in both precisions."
+chapter.table(pages.rates(trained), caption=caption, missing="out of memory")
 
 # %%
 run = chapter.run("cnn-0")
@@ -102,7 +101,7 @@ chapter.table(single, caption="Forward at batch size one.")
 
 # %%
 job, gpu = pages.job(folder / "model"), "cuda" in devices
-chapter.record("job", job or "none: not run under a scheduler", local=True)
+chapter.record("job", job or "none, as no scheduler ran it", local=True)
 for device in devices:
     row = pages.one(scored, model="cnn", precision="float32", device=device, batch_size=1)
     chapter.record(f"single_{device}", row.images_per_second, unit="images/s", n=repeats, local=True)
@@ -111,7 +110,7 @@ chapter.answer(
     "2",
     "At batch size one the network scores "
     + ", ".join(f"{{single_{d}}} on {d}" for d in devices)
-    + ". Job: {job}."
+    + ". Job id: {job}."
     + without,
 )
 
@@ -119,7 +118,7 @@ chapter.answer(
 # ## 3 Scaling over batch sizes
 #
 # Small batches pay the fixed cost of a step again and again; from some size on the rate no longer rises: the plateau.
-# A batch that does not fit into memory would be a row without a rate.
+# A batch that does not fit into memory is a row that says so.
 
 # %%
 chapter.figure(
@@ -129,7 +128,7 @@ chapter.figure(
 )
 
 # %% tags=["nbval-ignore-output"]
-chapter.table(pages.rates(scored), caption="Forward over batch sizes.")
+chapter.table(pages.rates(scored), caption="Forward over batch sizes.", missing="out of memory")
 
 # %%
 for model in ("mlp", "cnn"):
@@ -179,7 +178,7 @@ chapter.record("load_source", best.model, local=True)
 chapter.answer(
     "4",
     "The slowest part is {slowest}, a share of {slowest_share} of the step; loading a batch takes {loading_ms}. "
-    "Training runs at {train_of_limit} of the matrix-product limit, loading from {load_source} at best at "
+    "Training runs at {train_of_limit} of the arithmetic limit, loading from {load_source} at best at "
     "{load_of_limit} of the copy limit." + ("" if gpu else " No evidence yet for transfer: it needs a GPU."),
 )
 

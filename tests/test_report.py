@@ -37,6 +37,7 @@ def test_metrics_over_seeds_are_those_of_each_run() -> None:
     assert [row["run 0"], row["run 1"], row["run 2"]] == values
     assert (row["mean"], row["sd"], row["n"]) == (summary.mean, summary.sd, 3)
     assert (table["high"].drop("nll") <= 1).all() and (table["low"] >= 0).all()
+    assert table.loc["precision", "all positive"] == 0.5
     assert row["all positive"] == pytest.approx(5 / 6) and np.isnan(table.loc["roc_auc", "all positive"])
 
 

@@ -51,21 +51,19 @@ def shifts(report: AuditReport) -> pd.DataFrame:
 
 
 def storage(report: AuditReport) -> pd.DataFrame:
-    """One row a split: the terms of its size, and its factors against the public record."""
+    """One row a split: the terms of its size; `factors` sets them against the public record."""
     return pd.DataFrame(
         [
             {
                 "split": t.split,
                 "N": t.n,
-                "values": t.values_per_patch,
+                "values a patch": t.values_per_patch,
                 "dtype": t.dtype,
                 "bytes/value": t.bytes_per_value,
                 "stored/logical": t.storage_factor,
                 "other bytes": t.other_bytes,
                 "file bytes": t.file_bytes,
                 "compression": t.compression or "none",
-                "N/public": t.factors["patches"],
-                "file/public": t.file_bytes / t.public_bytes,
             }
             for t in report.storage
         ]

@@ -63,6 +63,7 @@ def over_seeds(predictions: Sequence[Predictions], thresholds: Sequence[Threshol
     pairs = zip(predictions, thresholds, strict=True)
     metrics = [score_metrics(p, threshold, beta=beta, bootstrap=0) for p, threshold in pairs]
     blind = baselines(predictions[0].labels, beta)[1].as_dict()
+    blind["precision"] = blind["accuracy"]  # all are called positive: either is the share of positives
     rows = []
     for name in SCORE_METRICS + DECISION_METRICS:
         values = [metric[name].value for metric in metrics]
