@@ -113,7 +113,7 @@ def runs(evidence: Mapping[str, Evidence], work: Path) -> str:
     ]
     for run, chapters in sorted(cited.items(), key=lambda item: (names.get(item[0], "~"), item[0])):
         record = cited_run(work, run)
-        pages = ", ".join(f"[{n.partition('_')[0]}](questions/{n}.ipynb)" for n in chapters)
+        pages = ", ".join(f"[{_short_name(n)}](questions/{n}.ipynb)" for n in chapters)
         cells = (
             f"`{run[:_SHORT]}`",
             html.escape(names.get(run, "—")),
@@ -128,6 +128,16 @@ def runs(evidence: Mapping[str, Evidence], work: Path) -> str:
     return "\n".join(rows) + "\n"
 
 
+def _short_name(chapter: str) -> str:
+    """Return "q6", or "q5 tracking" where a question has two chapters."""
+    number, _, topic = chapter.partition("_")
+    return number if sum(name.startswith(f"{number}_") for name in QUESTIONS) == 1 else f"{number} {topic}"
+
+
 def _plan_names(work: Path) -> dict[str, str]:
-    pointers = [read_json(path, "plan entry") for path in sorted((work / "plan").glob("*.json"))]
-    return {pointer["run"]: pointer["name"] for pointer in pointers}
+    """Return the names of each planned run; a run may be planned under several, as its name is that of what it is."""
+    names: dict[str, list[str]] = {}
+    for path in sorted((work / "plan").glob("*.json")):
+        entry = read_json(path, "plan entry")
+        names.setdefault(entry["run"], []).append(entry["name"])
+    return {run: ", ".join(of_run) for run, of_run in names.items()}
