@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import h5py
 import matplotlib.pyplot as plt
 import pytest
 from tissue import textured, write_folder
@@ -43,6 +44,9 @@ def test_without_labels_there_are_no_folds(tmp_path: Path) -> None:
     report = audit(folder, tmp_path / "out", suspects="none")
     assert len(folds.compare(report, k=5)) == 2
     assert folds.compare(report, k=9) == []  # eight patches of either class
+    with h5py.File(split_path(folder, "train", "y"), "r+") as file:
+        file["y"][...] = 0
+    assert folds.compare(audit(folder, tmp_path / "few", suspects="none"), k=5) == []  # four positives are left
     for split in ("train", "test"):
         split_path(folder, split, "y").unlink()
     assert folds.compare(audit(folder, tmp_path / "bare", suspects="none"), k=5) == []

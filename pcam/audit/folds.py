@@ -59,7 +59,7 @@ def compare(report: AuditReport, k: int = 5, seed: int = 0) -> list[Folds]:
 
     known = np.flatnonzero(report.scan.label >= 0)
     label, group = report.scan.label[known], report.groups[known]
-    if max(np.bincount(label, minlength=2)) < k or len(np.unique(group)) < k:
+    if min(np.bincount(label, minlength=2)) < k or len(np.unique(group)) < k:
         return []
     found = report.findings.of(*PAIR_ISSUES)
     pairs = np.stack([found.patch, found.partner], axis=1)
