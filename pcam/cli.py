@@ -23,7 +23,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         choices = next((a.choices for a in self._actions if isinstance(a, argparse._SubParsersAction)), {})
         if "invalid choice: " in message and choices:
-            word = message.split("invalid choice: ")[1].split("'")[1]
+            word = message.split("invalid choice: ")[1].partition(" (choose from")[0][1:-1]
             message = f"unknown verb '{word}'{did_you_mean(word, choices)}"
         self.exit(2, f"{self.prog}: error: {message}; see '{self.prog} --help'\n")
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import average_precision_score, fbeta_score, precision_score, roc_auc_score
 
 from pcam.data import open_split
-from pcam.errors import DataError
+from pcam.errors import DataError, StorageError
 from pcam.evaluation import Predictions, baselines, fixed_threshold
 from pcam.evaluation.access import log_access
 from pcam.evaluation.linear import fit_linear
@@ -68,3 +68,6 @@ def test_looks_at_test_are_counted_by_study_and_set_of_runs(tmp_path: Path) -> N
     assert log_access(log, "other", ["a", "b"]) == 1
     assert log_access(log, "study", ["c"]) == 2
     assert len(log.read_text().splitlines()) == 3
+    log.write_text(log.read_text() + '{"study": "st')
+    with pytest.raises(StorageError, match=r"access\.jsonl, line 4: it holds no look at test; restore the file"):
+        log_access(log, "study", ["c"])

@@ -39,6 +39,7 @@ def test_help_has_an_example(verb: tuple[str, ...], capsys: pytest.CaptureFixtur
     [
         (["dta"], "unknown verb 'dta'; did you mean 'data'?"),
         (["data", "smaple", "x"], "unknown verb 'smaple'; did you mean 'sample'?"),
+        (["it's"], "unknown verb 'it's'; known: audit"),
         (["train"], "the following arguments are required"),
         (["train", "cnn"], "the following arguments are required: --data"),
         (["train", "cn", "--data", "x"], "unknown preset 'cn'; did you mean 'cnn'?"),

@@ -26,6 +26,8 @@ def test_a_planted_spike_is_found_and_no_other() -> None:
     assert (spike.step, spike.epoch, spike.norm) == (40, 4, 5.0)
     assert spike.ratio == pytest.approx(5, rel=0.1)
     assert strongest_step(steps(norms)).step == 40
+    with pytest.raises(RunError, match="20 steps are too few to set one beside the 20 before it"):
+        strongest_step(steps(norms)[:20])
 
 
 def test_the_start_is_left_out_and_a_slow_fall_is_no_spike() -> None:

@@ -10,9 +10,11 @@ import pytest
 
 from pcam.config import config_hash
 from pcam.data import open_split, synthetic
-from pcam.errors import DataError, JournalError, RunError
+from pcam.errors import ConfigError, DataError, JournalError, RunError
+from pcam.journal import plan as plan_module
 from pcam.journal.plan import open_plan, work_root
 from pcam.journal.questions import QUESTIONS, find_questions
+from pcam.storage import write_text
 from pcam.training.stop import Interrupted, StopRequest
 
 
@@ -46,6 +48,27 @@ def test_plan_of_a_folder(tiny: Path, tmp_path: Path) -> None:
     assert plan.kind == "synthetic" and plan.data_dir == tiny and plan.work.parent == tmp_path
     assert {"cnn-0", "cnn-1", "cnn-2", "mlp-0"} <= plan.runs.keys()
     assert plan.planned("cnn-1").config().seed == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[]", r"journal\.yaml: 'all of it': Input should be a valid dictionary.*; write a run as 'cnn-0: "),
+        ("runs: 3\nsynthetic: {}", r"'runs': Input should be a valid dictionary"),
+        ("runs: {a: {preset: cnn}}\nsynthetic: {}", r"'runs\.a\.set': Field required"),
+        ("runs: {a: {preset: cnn, set: seed=0}}\nsynthetic: {}", r"'runs\.a\.set': Input should be a valid list"),
+        ("runs: {a: {preset: cnn, set: [3]}}\nsynthetic: {}", r"'runs\.a\.set\.0': Input should be a valid string"),
+        ("runs: {a: {preset: cnn, sets: []}}\nsynthetic: {}", r"'runs\.a\.set': Field required"),
+        ("runs: {}\nsynthetic: {cnnn: []}", r"synthetic: unknown preset 'cnnn'; did you mean 'cnn'\?"),
+    ],
+)
+def test_a_plan_that_is_not_well_formed(
+    text: str, message: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(tmp_path / "configs" / "journal.yaml", text)
+    monkeypatch.setattr(plan_module, "project_root", lambda: tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        open_plan(tiny, tmp_path)
 
 
 def test_planned_runs_have_distinct_names_and_valid_configs(tiny: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pcam.errors import StorageError
 from pcam.storage import append_lines, make_folder
 
 
@@ -24,10 +25,18 @@ def log_access(log: Path | str, study: str, configurations: Sequence[str]) -> in
 
     Returns:
         How many different looks the study has taken so far, this one included.
+
+    Raises:
+        StorageError: a line of the log is damaged; looks that cannot be read would not be counted.
     """
     path = Path(log)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    looks = {json.dumps(row["runs"]) for row in map(json.loads, lines) if row["study"] == study}
+    looks = set()
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines() if path.exists() else (), 1):
+        try:
+            row = json.loads(line)
+            looks |= {json.dumps(row["runs"])} if row["study"] == study else set()
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{path}, line {number}: it holds no look at test; restore the file") from error
     runs = sorted(configurations)
     if json.dumps(runs) not in looks:
         make_folder(path.parent)

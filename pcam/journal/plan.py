@@ -13,17 +13,33 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pcam.config import Config, load_config, parse_yaml, project_root
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pcam.config import Config, load_config, parse_yaml, preset_names, project_root
 from pcam.data.format import SAMPLE_MARKER, available_splits, data_kind
-from pcam.errors import DataError, JournalError, did_you_mean
+from pcam.errors import ConfigError, DataError, JournalError, clip, did_you_mean
 from pcam.storage import ClaimedError, claim, write_json
 
 if TYPE_CHECKING:
     from pcam.training import Run
 
 _WAIT_SECONDS = 0.5
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    preset: str
+    set: list[str]
+
+
+class _PlanFile(BaseModel):
+    """`configs/journal.yaml`: runs by name, and by preset what makes them small on the synthetic sample."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    runs: dict[str, _Entry]
+    synthetic: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
@@ -147,9 +163,20 @@ def _sample(work: Path) -> Path:
 
 def _planned_runs(kind: str) -> dict[str, PlannedRun]:
     path = project_root() / "configs" / "journal.yaml"
-    tree: Any = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    small = tree["synthetic"] if kind == "synthetic" else {}
+    try:
+        plan = _PlanFile.model_validate(parse_yaml(path.read_text(encoding="utf-8"), str(path)))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = clip(".".join(map(str, problem["loc"]))) or "all of it"
+        mend = "write a run as 'cnn-0: {preset: cnn, set: [seed=0]}'"
+        raise ConfigError(f"{path}: '{where}': {problem['msg']}; {mend}") from error
+    for preset in plan.synthetic:
+        if preset not in preset_names():
+            raise ConfigError(
+                f"{path}: synthetic: unknown preset '{clip(preset)}'{did_you_mean(preset, preset_names())}"
+            )
+    small = plan.synthetic if kind == "synthetic" else {}
     return {
-        name: PlannedRun(name, entry["preset"], (*small.get(entry["preset"], ()), *entry["set"]))
-        for name, entry in tree["runs"].items()
+        name: PlannedRun(name, entry.preset, (*small.get(entry.preset, ()), *entry.set))
+        for name, entry in plan.runs.items()
     }

@@ -61,8 +61,15 @@ def find_spikes(steps: list[dict[str, Any]], window: int = 20, factor: float = 3
 
 
 def strongest_step(steps: list[dict[str, Any]], window: int = 20) -> Spike:
-    """Return the step that stands out most by the ratio of `find_spikes`, spike or not."""
-    return max(find_spikes(steps, window, factor=0.0), key=lambda spike: spike.ratio)
+    """Return the step that stands out most by the ratio of `find_spikes`, spike or not.
+
+    Raises:
+        RunError: no step has `window` steps before it.
+    """
+    found = find_spikes(steps, window, factor=0.0)
+    if not found:
+        raise RunError(f"{len(steps)} steps are too few to set one beside the {window} before it; train for longer")
+    return max(found, key=lambda spike: spike.ratio)
 
 
 def patches_of_step(run: Run, step: int) -> NDArray[np.int64]:
@@ -76,7 +83,8 @@ def patches_of_step(run: Run, step: int) -> NDArray[np.int64]:
     config = run.config
     if config.data.block > 1 or config.data.balance:
         raise RunError(
-            f"{run.path}: only a full shuffle is traced to its patches; train with the defaults of data.block"
+            f"{run.path}: only a full shuffle is traced to its patches; train with the defaults of data.block and "
+            "data.balance"
         )
     used = subset_indices(run.data["splits"][config.data.train_split]["n"], config.data.max_train, config.seed)
     per_epoch = -(-len(used) // config.train.batch_size)
