@@ -23,7 +23,7 @@ from pcam.errors import DataError
 from pcam.evaluation.comparison import Difference, paired_bootstrap
 from pcam.evaluation.intervals import percentile, resample_counts
 from pcam.evaluation.predictions import Predictions
-from pcam.evaluation.ranking import RankedScores, roc_auc
+from pcam.evaluation.ranking import RankedScores, area, roc_auc
 
 KINDS: Mapping[str, tuple[str, ...]] = {
     "exact copies": ("exact_duplicate",),
@@ -196,13 +196,8 @@ def planted_gains(
             difference = paired_bootstrap([after], [before], units, group_kind=group_kind)
         except DataError as error:  # too few groups hold both classes
             difference = str(error)
-        gains[name] = (_auc(before), _auc(after), difference)
+        gains[name] = (area(before.labels, before.score), area(after.labels, after.score), difference)
     return gains
-
-
-def _auc(predictions: Predictions) -> float:
-    ranked = RankedScores.of(predictions.labels, predictions.score)
-    return float(roc_auc(*ranked.masses(np.ones((1, len(predictions)))))[0])
 
 
 def leaky_copy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -88,10 +89,14 @@ def training_parts(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
 
+    def update() -> None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.grad_clip or math.inf)
+        optimiser.step()
+
     parts: dict[str, Step] = {"loading": load, "transfer": transfer, "augmentation": prepare, "forward": forward}
     if device.type == "cpu":
         del parts["transfer"]  # nothing is moved
-    return {**parts, "backward": backward, "optimiser": optimiser.step}
+    return {**parts, "backward": backward, "optimiser": update}
 
 
 def full_batches(loader: Loader) -> Iterator[Batch]:

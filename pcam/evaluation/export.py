@@ -33,6 +33,7 @@ from pcam.evaluation.predict import score_patches
 from pcam.evaluation.thresholds import implied_threshold
 from pcam.models import PatchClassifier
 from pcam.models.groups import ORDER, transform
+from pcam.training.runs import MODEL_FILE
 
 PARITY = 1e-3  # of a score; what is left are the last digits of float32
 _OPSET = 18  # of the operators: onnxruntime 1.14 and later read it
@@ -96,7 +97,7 @@ def export_onnx(model: str | Path, out: str | Path) -> Export:
     program.model.metadata_props["pcam"] = json.dumps(
         {
             "version": pcam.__version__,
-            "model_sha256": storage.sha256_file(path if path.is_file() else path / "model.safetensors"),
+            "model_sha256": storage.sha256_file(path if path.is_file() else path / MODEL_FILE),
             "symmetries": settings.symmetries,
             "threshold": implied_threshold(settings.cost_fn, settings.cost_fp).value,
         }

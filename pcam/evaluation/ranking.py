@@ -72,6 +72,11 @@ def roc_auc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     return np.divide(wins, totals, out=np.full(len(wins), np.nan), where=totals > 0)
 
 
+def area(label: np.ndarray, score: np.ndarray) -> float:
+    """Return `roc_auc` of scores (N,) with labels (N,) of 0 and 1, each patch counted once."""
+    return float(roc_auc(*RankedScores.of(label, score).masses(np.ones((1, len(label)))))[0])
+
+
 def average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """Area under the precision-recall curve as a step function: Σ (recall step) × precision.
 

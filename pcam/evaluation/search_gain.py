@@ -15,7 +15,7 @@ import numpy as np
 from pcam.evaluation.comparison import Difference, paired_bootstrap
 from pcam.evaluation.intervals import SeedSummary, t_interval
 from pcam.evaluation.predictions import Predictions
-from pcam.evaluation.ranking import RankedScores, roc_auc
+from pcam.evaluation.ranking import area
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,5 @@ def search_gain(
         DataError: the predictions are not about the same patches, no interval can be made, or there is one seed only.
     """
     patches = paired_bootstrap(first, second, groups, group_kind=group_kind, bootstrap=bootstrap)
-    return Gain(patches, t_interval([_area(one) - _area(other) for one, other in zip(first, second, strict=True)]))
-
-
-def _area(predictions: Predictions) -> float:
-    ranked = RankedScores.of(predictions.labels, predictions.score)
-    return float(roc_auc(*ranked.masses(np.ones((1, len(predictions)))))[0])
+    by_seed = [area(a.labels, a.score) - area(b.labels, b.score) for a, b in zip(first, second, strict=True)]
+    return Gain(patches, t_interval(by_seed))

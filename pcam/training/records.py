@@ -41,7 +41,7 @@ def record_table(run: Run) -> pd.DataFrame:
         ("metrics", "metrics.jsonl", f"{len(run.steps):,} steps, {len(run.epochs)} epochs"),
         ("checkpoints", "checkpoints", f"the last {len(checkpoints)}, each with SHA-256"),
         ("model", MODEL_FILE, f"SHA-256 {'as recorded' if model_is_intact(run) else 'NOT as recorded'}"),
-        ("outcome", "status.json", f"{run.state}; metrics of the last epoch"),
+        ("outcome", "status.json", f"{run.state}; metrics of the epoch whose model is kept"),
     ]
     table = pd.DataFrame(rows, columns=["evidence", "file", "holds"])
     table["present"] = ["yes" if (run.path / name).exists() else "no" for name in table["file"]]

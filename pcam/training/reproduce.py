@@ -8,7 +8,6 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pcam.errors import RunError
 from pcam.storage import make_folder
@@ -65,7 +64,7 @@ def reproduce(run: Run, folder: Path | str, data_dir: Path | str | None = None) 
 
 def compare_runs(first: Run, second: Run) -> Reproduction:
     """Compare the records of two completed runs."""
-    rows, again = _timeless(first), _timeless(second)
+    rows, again = first.timeless_rows, second.timeless_rows
     equal = sum(one == other for one, other in zip(rows, again, strict=False))
     ends = [{key: value for key, value in run.final.items() if key != "seconds"} for run in (first, second)]
     return Reproduction(
@@ -75,8 +74,3 @@ def compare_runs(first: Run, second: Run) -> Reproduction:
         equal_rows=equal,
         same_scores=ends[0] == ends[1],
     )
-
-
-def _timeless(run: Run) -> list[dict[str, Any]]:
-    rows = run.steps + run.epochs
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]

@@ -78,7 +78,7 @@ class Run:
 
     @property
     def final(self) -> dict[str, Any]:
-        """The last epoch's metrics and the model's sha256; empty until the run is completed."""
+        """The metrics of the epoch whose model is kept, and the model's sha256; empty until the run is completed."""
         return dict(self.status.get("final") or {})
 
     @cached_property
@@ -115,6 +115,11 @@ class Run:
     def epochs(self) -> list[dict[str, Any]]:
         """Rows epoch, train_loss, valid_loss, valid_auc, valid_accuracy, lr, seconds; one per epoch."""
         return [row for row in self._rows() if row["kind"] == "epoch"]
+
+    @property
+    def timeless_rows(self) -> list[dict[str, Any]]:
+        """All logged rows, steps first, without the seconds that they took: what two runs of the same bits share."""
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in self.steps + self.epochs]
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         path = self.path / "metrics.jsonl"
