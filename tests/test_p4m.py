@@ -8,7 +8,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pcam.config import ModelConfig, load_config
-from pcam.errors import ConfigError
 from pcam.models import build, fold
 from pcam.models.groups import ORDER, _flat_table, products, transform
 from pcam.models.p4m import P4M
@@ -18,7 +17,7 @@ TOLERANCE = 1e-4
 
 def make(seed: int = 0, **fields: object) -> P4M:
     torch.manual_seed(seed)
-    model = build(ModelConfig(name="p4m", **{"width": 4, "depth": 4, **fields}))
+    model = build(ModelConfig(name="p4m", **{"width": 4, "depth": 3, **fields}))
     assert isinstance(model, P4M)
     return model
 
@@ -63,12 +62,11 @@ def test_every_symmetry_moves_the_fields_and_leaves_the_logit(model: P4M, patche
         assert (fields - fields_turned).abs().max() > 10 * TOLERANCE
 
 
-@pytest.mark.parametrize("depth", [1, 2, 3])
-def test_a_shallow_network_is_invariant_too(depth: int, patches: torch.Tensor) -> None:
-    """Its last fields are wider than a pixel, so positions move as well as orientations."""
+@pytest.mark.parametrize("depth", [1, 2, 4, 5])
+def test_every_depth_is_invariant(depth: int, patches: torch.Tensor) -> None:
     model = make(depth=depth)
     fields = model.features(patches).detach()
-    assert fields.shape[-1] == {1: 22, 2: 10, 3: 4}[depth]
+    assert fields.shape[-1] == {1: 48, 2: 24, 4: 6, 5: 3}[depth]
     for symmetry in range(ORDER):
         turned = model.features(transform(patches, symmetry)).detach().unflatten(1, (ORDER, -1))
         want = transform(fields, symmetry).unflatten(1, (ORDER, -1))
@@ -130,8 +128,3 @@ def test_averaged_weights_are_equivariant_too(patches: torch.Tensor) -> None:
     for symmetry in range(ORDER):
         logits = averaged(transform(patches.double(), symmetry))
         torch.testing.assert_close(logits, averaged(patches.double()), atol=TOLERANCE, rtol=0)
-
-
-def test_a_depth_that_leaves_nothing_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"model\.depth is 5: p4m halves a patch to nothing after 4 blocks"):
-        make(depth=5)

@@ -18,7 +18,7 @@ from functools import cache
 
 import torch
 from torch import nn
-from torch.nn.functional import conv2d, max_pool2d, pad
+from torch.nn.functional import conv2d
 
 ORDER = 8
 
@@ -59,16 +59,18 @@ def _flat_table(size: int, orientations: int, device: torch.device) -> torch.Ten
 
 
 class GroupConv(nn.Module):
-    """A convolution from the patch (`lifting`) or from fields to fields, without padding and without bias.
+    """A convolution from the patch (`lifting`) or from fields to fields, without bias.
 
     Attributes:
         weight: (outputs, inputs, orientations·size·size), one filter for each output field.
         shape: of the filter table, (8, orientations, size, size).
     """
 
-    def __init__(self, inputs: Sequence[int], outputs: int, size: int, stride: int = 1, lifting: bool = False) -> None:
+    def __init__(
+        self, inputs: Sequence[int], outputs: int, size: int, stride: int = 1, padding: int = 0, lifting: bool = False
+    ) -> None:
         super().__init__()
-        self.inputs, self.stride = list(inputs), stride
+        self.inputs, self.stride, self.padding = list(inputs), stride, padding
         self.shape = (ORDER, 1 if lifting else ORDER, size, size)
         # Three dimensions: torch's channels-last order is for tensors of four only.
         self.weight = nn.Parameter(torch.empty(outputs, sum(inputs), self.shape[1] * size * size))
@@ -83,13 +85,13 @@ class GroupConv(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Map (B, orientations·inputs, H, W) to fields (B, 8·outputs, H', W')."""
-        return conv2d(maps, self.filters(), stride=self.stride)
+        return conv2d(maps, self.filters(), stride=self.stride, padding=self.padding)
 
     def plain(self) -> nn.Conv2d:
         """Return the ordinary convolution that does the same."""
         filters = self.filters().detach()
         outputs, inputs, size, _ = filters.shape
-        plain = nn.Conv2d(inputs, outputs, size, self.stride, bias=False).eval()
+        plain = nn.Conv2d(inputs, outputs, size, self.stride, self.padding, bias=False).eval()
         plain.weight.data = filters
         return plain
 
@@ -111,16 +113,6 @@ class FieldNorm(nn.BatchNorm2d):
         plain = nn.BatchNorm2d(self.num_features * ORDER, eps=self.eps).to(self.weight).eval()
         plain.load_state_dict({k: v.repeat(ORDER) if v.ndim else v for k, v in self.state_dict().items()})
         return plain
-
-
-def crop(maps: torch.Tensor, margin: int) -> torch.Tensor:
-    """Cut a margin off on all four sides of (B, C, H, W)."""
-    return pad(maps, (-margin,) * 4)  # unlike a slice, its gradient keeps the memory order
-
-
-def halve(maps: torch.Tensor) -> torch.Tensor:
-    """Return maxima over windows that step by 2 and lie symmetrically: 2×2 on an even side, 3×3 on an odd one."""
-    return max_pool2d(maps, 2 + maps.shape[-1] % 2, 2)
 
 
 def invariants(maps: torch.Tensor) -> torch.Tensor:

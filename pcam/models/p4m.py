@@ -1,44 +1,39 @@
 """A DenseNet that gives a patch, turned or mirrored, the same score: the network that PCam was published with.
 
 After Veeling et al. 2018 ("Rotation equivariant CNNs for digital pathology", arXiv 1806.03962): densely connected
-blocks (Huang et al. 2017, arXiv 1608.06993) of convolutions on the group p4m, no padding, so that no map knows how
-far the rim is, and a crop where maps of two sizes meet. What differs from theirs, for the sake of processors without
-a GPU: the first convolution is the mean of its 2×2 neighbours at once (6×6 in steps of 2), and normalisation follows
-a convolution instead of leading it, so that each map is normalised once and can be folded for scoring. Sides are
-halved by maxima.
+blocks (Huang et al. 2017, arXiv 1608.06993) of convolutions on the group p4m. What differs from theirs: the mean over
+many positions ends it, as it ends the `cnn`, where theirs shrinks its maps to a single position by leaving the rim
+out; that one learns thousands of patches by heart. For the sake of processors without a GPU, the first convolution is
+the mean of its 2×2 neighbours at once (6×6 in steps of 2), a block has the more convolutions the smaller its maps
+are, and normalisation follows a convolution instead of leading it, so that each map is normalised once and can be
+folded for scoring. Sides are halved by maxima.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.functional import max_pool2d
 
 from pcam.config import ModelConfig
-from pcam.errors import ConfigError
 from pcam.models.base import PatchClassifier
-from pcam.models.groups import FieldNorm, GroupConv, crop, halve, invariants
-
-_MAX_DEPTH = 4
+from pcam.models.groups import FieldNorm, GroupConv, invariants
 
 
 class P4M(PatchClassifier):
-    """`depth` dense blocks of one convolution that adds `width` fields; `dropout` acts before the last layer.
+    """`depth` dense blocks at sides 48, 24, 12 …; `dropout` acts before the last layer.
 
-    Raises:
-        ConfigError: more blocks than a patch of 96 pixels has room for.
+    The first block has one convolution, the second two, and so on; each adds `width` fields.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        if config.depth > _MAX_DEPTH:
-            raise ConfigError(f"model.depth is {config.depth}: p4m halves a patch to nothing after {_MAX_DEPTH} blocks")
         fields = max(1, config.width // 2)
-        self.stem = _convolution([3], fields, 6, stride=2, lifting=True)  # 96 → 46
-        self.grow, self.mix = nn.ModuleList(), nn.ModuleList()
-        for _ in range(config.depth):
-            self.grow.append(_convolution([fields], config.width, 3))
-            self.mix.append(_convolution([fields, config.width], fields + config.width, 1))
-            fields += config.width
+        self.stem = _convolution([3], fields, 6, stride=2, padding=2, lifting=True)  # 96 → 48
+        self.blocks = nn.ModuleList()
+        for layers in range(1, config.depth + 1):
+            self.blocks.append(DenseBlock(fields, config.width, layers, last=layers == config.depth))
+            fields += layers * config.width
         self.dropout = nn.Dropout(config.dropout)
         self.head = nn.Linear(fields, 1)
 
@@ -49,13 +44,41 @@ class P4M(PatchClassifier):
 
     def features(self, patches: torch.Tensor) -> torch.Tensor:
         """Return the last fields (B, 8·F, H, H), see `pcam.models.groups`."""
-        maps = self.stem(patches)
-        for grow, mix in zip(self.grow, self.mix, strict=True):  # the sides: 46 → 44 → 22 → 20 → 10 → 8 → 4 → 2 → 1
-            maps = mix(torch.cat([halve(crop(maps, 1)), halve(grow(maps))], dim=1))
+        maps: torch.Tensor = self.stem(patches)
+        for block in self.blocks:
+            maps = block(maps)
         return maps
 
 
-def _convolution(inputs: list[int], outputs: int, size: int, stride: int = 1, lifting: bool = False) -> nn.Sequential:
-    convolution = GroupConv(inputs, outputs, size, stride, lifting)
+class DenseBlock(nn.Module):
+    """Convolutions that each see the block's input and all that those before them added; then all are mixed.
+
+    Maps (B, 8·fields, H, H) become (B, 8·(fields + layers·width), H/2, H/2), or H where it is the `last`.
+    """
+
+    def __init__(self, fields: int, width: int, layers: int, last: bool) -> None:
+        super().__init__()
+        parts = [fields]
+        self.grow, self.last = nn.ModuleList(), last
+        for _ in range(layers):
+            self.grow.append(_convolution(parts, width, 3, padding=1))
+            parts = [*parts, width]
+        self.mix = _convolution(parts, sum(parts), 1)
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Add fields, halve the side, mix."""
+        parts = [maps]
+        for grow in self.grow:
+            parts.append(grow(torch.cat(parts, dim=1)))
+        if not self.last:  # before the mixing, which then costs a quarter
+            parts = [max_pool2d(part, 2) for part in parts]
+        mixed: torch.Tensor = self.mix(torch.cat(parts, dim=1))
+        return mixed
+
+
+def _convolution(
+    inputs: list[int], outputs: int, size: int, stride: int = 1, padding: int = 0, lifting: bool = False
+) -> nn.Sequential:
+    convolution = GroupConv(inputs, outputs, size, stride, padding, lifting)
     # Not in place: on the view that the normalisation returns, the gradient of a ReLU in place takes six times as long.
     return nn.Sequential(convolution, FieldNorm(outputs), nn.ReLU())
