@@ -64,7 +64,8 @@ def test_every_symmetry_moves_the_fields_and_leaves_the_logit(model: P4M, patche
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 5])
 def test_every_depth_is_invariant(depth: int, patches: torch.Tensor) -> None:
-    model = make(depth=depth)
+    patches = patches.double()
+    model = make(depth=depth).double()
     fields = model.features(patches).detach()
     assert fields.shape[-1] == {1: 48, 2: 24, 4: 6, 5: 3}[depth]
     for symmetry in range(ORDER):
