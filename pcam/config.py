@@ -55,7 +55,7 @@ class ModelConfig(_Section):
     """The network. A field that a model does not use has no effect on it."""
 
     name: ModelName = Field("cnn", description="the network")
-    width: int = Field(32, ge=1, le=1024, description="channels of stage one (cnn, resnet18), fields added at a time (p4m)")
+    width: int = Field(32, ge=1, le=1024, description="channels of stage one (cnn, resnet18), fields per layer (p4m)")
     depth: int = Field(3, ge=1, le=5, description="stages, each of half the side (cnn, p4m)")
     hidden: int = Field(128, ge=1, le=65536, description="hidden units (mlp)")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of features left out before the last layer")
