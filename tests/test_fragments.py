@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
+from pcam.config import Config
 from pcam.journal import fragments
 from pcam.journal.evidence import Evidence, make_value
 from pcam.journal.questions import QUESTIONS
@@ -78,3 +83,18 @@ def test_the_banner_says_which_data_the_edition_stands_on(kinds: list[str], word
     names = list(QUESTIONS)
     evidence = {name: _evidence(name, data_kind=kind) for name, kind in zip(names, kinds, strict=False)}
     assert words in fragments.banner(evidence)
+
+
+def test_a_run_has_all_its_plan_names_and_chapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = "ef" * 8
+    record = SimpleNamespace(state="completed", config=Config())
+    monkeypatch.setattr(fragments, "cited_run", lambda work, name: record)
+    (tmp_path / "plan").mkdir()
+    for name in ("mlp-0", "schedule-one_cycle"):
+        (tmp_path / "plan" / f"{name}.json").write_text(json.dumps({"run": run, "name": name}))
+    evidence = {name: _evidence(name) for name in ("q4_gradients", "q5_tracking", "q5_hyperparameters")}
+    for chapter in evidence.values():
+        chapter.add(make_value("done", True, runs=(run,)))
+    (row,) = [line for line in fragments.runs(evidence, tmp_path).splitlines() if "efef" in line]
+    assert "| mlp-0, schedule-one_cycle |" in row
+    assert "[q4](" in row and "[q5 tracking](" in row and "[q5 hyperparameters](" in row

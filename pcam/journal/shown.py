@@ -115,6 +115,7 @@ def _hanging(found: re.Match[str]) -> str:
         bare = re.sub(r"<[^>]*>", "", line)
         inset = len(bare) - len(bare.lstrip()) + _HANG
         # The style stands here and not in the book's, as a notebook is read outside of the book too.
-        style = f"display:block;white-space:pre-wrap;padding-left:{inset}ch;text-indent:-{inset}ch"
+        hang = f"padding-left:{inset}ch;text-indent:-{inset}ch"
+        style = f"display:block;white-space:pre-wrap;overflow-wrap:anywhere;{hang}"
         lines.append(f'<span style="{style}">{line}\n</span>')
     return f"{found[1]}{''.join(lines)}{found[3]}"
