@@ -120,3 +120,4 @@ def test_scenario_figure_says_where_the_area_is_undefined() -> None:
     figure = scenario_figure(table)
     assert texts(figure).count("undefined") == 1
     assert len(figure.axes[1].patches) == 9
+    assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()  # rows side by side

@@ -210,5 +210,7 @@ def scenario_figure(table: pd.DataFrame) -> Figure:
         guards.barh(places + 0.25 - 0.25 * number, values, color=PALETTE[number], height=0.22, label=name)
     guards.set(yticks=places, xlabel="Share (needs no labels)", xlim=(0, 1.02))
     guards.tick_params(labelleft=False)
+    for axes in (quality, guards):  # a row is the same height on both sides
+        axes.set_ylim(-0.6, len(table) - 0.4)
     figure.legend(*guards.get_legend_handles_labels(), loc="outside upper right", ncols=3, fontsize=8, frameon=False)
     return figure
