@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 
 from pcam.journal.plan import open_plan
 from pcam.journal.questions import QUESTIONS
-from pcam.journal.workflow import ablation_digest, code_digest, runs_of
+from pcam.journal.workflow import CHAPTER_CODE, ablation_digest, code_digest, runs_of
 from pcam.storage import claim
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +50,21 @@ def test_the_jobs_of_a_fresh_clone(tmp_path: Path) -> None:
     found = jobs(done.stdout + done.stderr)
     assert {name: found.get(name) for name in expected} == expected
     assert not (tmp_path / "sample" / "data").exists(), "a dry run must not paint the sample"
+
+
+def test_a_chapter_depends_on_all_of_the_journal_that_it_calls() -> None:
+    imports = [
+        node
+        for path in (ROOT / "notebooks").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pcam.journal")
+    ]
+    called = {
+        node.module.removeprefix("pcam.journal.") for node in imports if node.module and node.module.count(".") > 1
+    }
+    called |= {name.name for node in imports if node.module == "pcam.journal" for name in node.names} - {"open_chapter"}
+    assert called >= {"gates", "bundle", "history"}
+    assert {f"journal/{name}.py" for name in called} <= set(CHAPTER_CODE)
 
 
 def test_the_chapter_that_shows_the_ablation_depends_on_it(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ CHAPTER_CODE = (
     *("*.py", "data", "models", "training", "evaluation", "audit", "benchmark"),
     *("journal/chapter.py", "journal/evidence.py", "journal/plan.py", "journal/questions.py", "journal/notebooks.py"),
     *("journal/check.py", "journal/citations.py", "journal/history.py", "journal/handover.py", "journal/bundle.py"),
+    *("journal/conflict.py", "journal/doctor.py", "journal/gates.py", "journal/packages.py"),
 )
 BOOK_CODE = ("journal/stage.py", "journal/fragments.py")
 
