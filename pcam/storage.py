@@ -15,7 +15,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -171,12 +171,8 @@ def append_lines(path: Path | str, lines: list[str]) -> None:
         file.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
 
 
-def sha256_file(path: Path | str, progress: Callable[[int], Any] | None = None) -> str:
+def sha256_file(path: Path | str) -> str:
     """Return the SHA-256 of a file's bytes (64 hex digits), read in bounded memory.
-
-    Args:
-        path: the file.
-        progress: called with the number of bytes of each block read.
 
     Raises:
         StorageError: it cannot be read.
@@ -186,8 +182,6 @@ def sha256_file(path: Path | str, progress: Callable[[int], Any] | None = None) 
         with Path(path).open("rb") as file:
             while block := file.read(_READ_BYTES):
                 digest.update(block)
-                if progress:
-                    progress(len(block))
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
     return digest.hexdigest()

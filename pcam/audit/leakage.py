@@ -116,7 +116,7 @@ def effect(
         n=len(label),
         n_positive=int(label.sum()),
         n_leaked=int(leaked.sum()),
-        method=f"paired percentile bootstrap over {units} {what}, {bootstrap} resamples",
+        method=f"paired expanded percentile bootstrap over {units} {what}, {bootstrap} resamples",
     )
 
 

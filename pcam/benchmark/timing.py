@@ -54,12 +54,6 @@ class Timing:
         """Median over repeats of images / seconds."""
         return float(np.median([self.images * len(r) / r.sum() for r in self.repeats]))
 
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Lowest and highest images per second of a repeat."""
-        rates = [self.images * len(r) / r.sum() for r in self.repeats]
-        return float(min(rates)), float(max(rates))
-
     def percentile_ms(self, percent: float) -> float:
         """Percentile of the milliseconds of a batch, over all repeats."""
         return float(np.percentile(np.concatenate(self.repeats), percent) * 1e3)

@@ -66,14 +66,12 @@ class Monitor:
         reference: float64 (N, Q), each column sorted.
         limits: float64 (Q,), for each quantity the largest distance that raises no alarm.
         window: number of patches that the limits are meant for.
-        false_alarm: share of clean windows of the reference that exceed any limit.
         low, high: float64 (Q,), the range of each quantity in the reference, stretched by a tenth at both ends.
     """
 
     reference: np.ndarray
     limits: np.ndarray
     window: int
-    false_alarm: float
     low: np.ndarray
     high: np.ndarray
 
@@ -201,7 +199,7 @@ def fit_monitor(
     factor = np.quantile((clean / usual).max(axis=1), 1 - false_alarm)
     low, high = values.min(axis=0), values.max(axis=0)
     stretch = 0.1 * (high - low)
-    return Monitor(np.sort(values, axis=0), factor * usual, window, false_alarm, low - stretch, high + stretch)
+    return Monitor(np.sort(values, axis=0), factor * usual, window, low - stretch, high + stretch)
 
 
 def ks_distances(reference: np.ndarray, window: np.ndarray) -> np.ndarray:
