@@ -26,6 +26,7 @@ REFUSED = {
     "labels_not_hdf5": r"train_y\.h5: file: not an HDF5 file",
     "meta_rows": r"train_meta\.csv: wsi: 5 rows for 6 patches",
     "meta_cell": r"train_meta\.csv: wsi: row 4 has no 'wsi'; restore the file or remove it",
+    "meta_blank": r"train_meta\.csv: wsi: row 5 has no 'wsi'; restore the file or remove it",
     "meta_folder": r"train_meta\.csv: wsi: cannot be read \(Is a directory\)",
     "meta_column": r"train_meta\.csv: wsi: no column 'wsi'",
 }
@@ -75,6 +76,8 @@ def make_broken(name: str, directory: Path) -> Path:
         meta.write_text("wsi\n" + "slide\n" * (N - 1))
     elif name == "meta_cell":
         meta.write_text("tumour,wsi\n0,a\n1,b\n0\n1,b\n0,b\n1,b\n")
+    elif name == "meta_blank":
+        meta.write_text("tumour,wsi\n0,a\n1,b\n0,a\n1,\n0,b\n1,b\n")
     elif name == "meta_folder":
         meta.mkdir()
     elif name == "meta_column":

@@ -25,9 +25,9 @@ def read_column(path: Path, column: str, n: int) -> NDArray[np.str_] | None:
             rows = csv.DictReader(file)
             if column not in (rows.fieldnames or ()):
                 raise DataError(f"{path}: no column '{column}'")
-            values = [row[column] for row in rows]
-            if None in values:
-                raise DataError(f"{path}: row {values.index(None) + 2} has no '{column}'")
+            values = [row[column] or "" for row in rows]
+            if "" in values:  # taken for a name, it would tie patches to each other that have nothing in common
+                raise DataError(f"{path}: row {values.index('') + 2} has no '{column}'")
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     except (UnicodeDecodeError, csv.Error) as error:
