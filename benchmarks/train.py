@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from pcam.benchmark.limits import synchronize
 from pcam.config import Config, load_config
 from pcam.data.augment import augment
 from pcam.data.loader import augment_generator
@@ -70,9 +71,7 @@ def products(config: Config, device: torch.device) -> Timed:
     return lambda: (x @ w.T, g.T @ x)
 
 
-def timed(
-    variants: dict[str, Timed], repeats: int, device: torch.device, least: float = 0.15
-) -> dict[str, list[float]]:
+def timed(variants: dict[str, Timed], repeats: int, device: torch.device) -> dict[str, list[float]]:
     """Return seconds a call of each variant, one figure a repeat, all variants in turn within a repeat."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     calls = {}
@@ -80,21 +79,16 @@ def timed(
         call()
         began = time.perf_counter()
         call()
-        _wait(device)
+        synchronize(device)
         calls[name] = max(1, int(_LEAST_SECONDS / (time.perf_counter() - began)))
     for _ in range(repeats):
         for name, call in variants.items():
             began = time.perf_counter()
             for _ in range(calls[name]):
                 call()
-            _wait(device)
+            synchronize(device)
             seconds[name].append((time.perf_counter() - began) / calls[name])
     return seconds
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def report(title: str, seconds: dict[str, list[float]], reference: str) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pcam.evaluation.candidates import AND, candidates, feature_edges
 from pcam.evaluation.features import FEATURES
 from pcam.evaluation.predictions import Predictions
-from pcam.evaluation.slices import ALPHA, Scored
+from pcam.evaluation.slices import Scored, is_weak, of_slides
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +66,7 @@ def metric_table(table: pd.DataFrame, split: str, metric: str, *, slides: int | 
     Returns:
         slice, n, positives, the metric with its interval, its value on the rest, gap and corrected p-value.
     """
-    rows = _worth_a_line(table) if slides is None else table[_of_slides(table)]
+    rows = _worth_a_line(table) if slides is None else table[of_slides(table)]
     rows = rows[(rows["split"] == split) & (rows["metric"] == metric)].round({"low": 3, "high": 3})
     if slides is not None:
         rows = rows.sort_values("value", kind="stable").head(slides)
@@ -121,7 +121,7 @@ def prevalence_table(table: pd.DataFrame, split: str) -> pd.DataFrame:
     Returns:
         slice, n, share positive, F-beta, F-beta if all are called positive, ROC-AUC; sorted by the share.
     """
-    rows = table[(table["split"] == split) & ~_of_slides(table) & ~_of_pairs(table)]
+    rows = table[(table["split"] == split) & ~of_slides(table) & ~_of_pairs(table)]
     wide = rows.pivot(index=["slice", "n", "n_positive"], columns="metric", values="value")
     wide = wide.rename_axis(columns=None).reset_index()
     wide["share positive"] = wide["n_positive"] / wide["n"]
@@ -132,22 +132,18 @@ def prevalence_table(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
 def worst_slice(table: pd.DataFrame, split: str, metric: str = "roc_auc") -> pd.Series:
     """Return the row of the slice of one feature with the lowest value of a metric on a split."""
-    rows = table[(table["split"] == split) & (table["metric"] == metric) & ~_of_slides(table) & ~_of_pairs(table)]
+    rows = table[(table["split"] == split) & (table["metric"] == metric) & ~of_slides(table) & ~_of_pairs(table)]
     return rows.iloc[int(rows["value"].to_numpy().argmin())]
 
 
-def _of_slides(table: pd.DataFrame) -> pd.Series:
-    return table["definition"].str.startswith("slide = ")
-
-
 def _of_pairs(table: pd.DataFrame) -> pd.Series:
-    return table["slice"].str.contains(AND, regex=False) & ~_of_slides(table)
+    return table["slice"].str.contains(AND, regex=False) & ~of_slides(table)
 
 
 def _worth_a_line(table: pd.DataFrame) -> pd.DataFrame:
     """Return the slices of one feature, and of pairs those that are weak on some split and metric."""
-    weak = table.loc[(table["gap"] < 0) & (table["p_adjusted"] < ALPHA), "slice"]
-    return table[~_of_slides(table) & (~_of_pairs(table) | table["slice"].isin(weak))]
+    weak = table.loc[is_weak(table), "slice"]
+    return table[~of_slides(table) & (~_of_pairs(table) | table["slice"].isin(weak))]
 
 
 def slice_figure(table: pd.DataFrame, metric: str = "roc_auc") -> Figure:
@@ -164,7 +160,7 @@ def slice_figure(table: pd.DataFrame, metric: str = "roc_auc") -> Figure:
     """
     import matplotlib.pyplot as plt
 
-    weak = (table["gap"] < 0) & (table["p_adjusted"] < ALPHA)
+    weak = is_weak(table)
     drawn = weak | table.index.isin(_worth_a_line(table).index)
     rows = table[(table["metric"] == metric) & drawn].assign(weak=weak)
     splits = list(dict.fromkeys(rows["split"]))

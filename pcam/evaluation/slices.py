@@ -120,7 +120,7 @@ def find_slices(
         parts_again = candidates(confirmation.features, edges, edges_from, distinct=False)
         again = _measure(confirmation, parts_again, threshold, beta)
         again = again[again["is_slide"] | again["slice"].isin(rows["slice"])].reset_index(drop=True)
-        found = set(map(tuple, rows.loc[_weak(rows), ["slice", "metric"]].to_numpy()))
+        found = set(map(tuple, rows.loc[is_weak(rows), ["slice", "metric"]].to_numpy()))
         chosen = np.array([pair in found for pair in zip(again["slice"], again["metric"], strict=True)], dtype=bool)
         own_slide = (again["is_slide"] & again["metric"].isin(TESTED)).to_numpy()
         for family in (chosen & ~own_slide, own_slide):
@@ -144,7 +144,7 @@ def _by_doubt(tested: pd.DataFrame) -> pd.Index:
         "specificity": tested["n"] - tested["n_positive"],
     }
     weight = tested["gap"] * np.sqrt(pd.concat([counted[m][tested["metric"] == m] for m in TESTED]))
-    key = np.where(_weak(tested), weight, tested["p"])
+    key = np.where(is_weak(tested), weight, tested["p"])
     # Ties keep the order of the candidates.
     return tested.assign(key=key).groupby("slice", sort=False)["key"].min().sort_values(kind="stable").index
 
@@ -160,13 +160,13 @@ def weak_slices(table: pd.DataFrame) -> pd.DataFrame:
     """
     splits = list(dict.fromkeys(table["split"]))
     keys = ["slice", "metric"]
-    first = table[(table["split"] == splits[0]) & _weak(table)] if splits else table
+    first = table[(table["split"] == splits[0]) & is_weak(table)] if splits else table
     second = table[table["split"].isin(splits[1:])]
     claims = first[["slice", "definition", "metric", "n", "value", "rest_value", "gap", "p_adjusted"]].merge(
         second[[*keys, "n", "gap", "p_adjusted"]], on=keys, how="left", suffixes=("", "_again")
     )
-    verdict = np.where(_weak(claims, "_again"), "confirmed", "not confirmed")
-    missing = "no second split" if len(splits) < 2 else np.where(_slides(claims), "no second split", "too few again")
+    verdict = np.where(is_weak(claims, "_again"), "confirmed", "not confirmed")
+    missing = "no second split" if len(splits) < 2 else np.where(of_slides(claims), "no second split", "too few again")
     claims["verdict"] = np.where(claims["n_again"].isna(), missing, verdict)
     own: list[tuple[str, str]] = []
     within = []
@@ -178,11 +178,13 @@ def weak_slices(table: pd.DataFrame) -> pd.DataFrame:
     return claims
 
 
-def _weak(table: pd.DataFrame, suffix: str = "") -> pd.Series:
+def is_weak(table: pd.DataFrame, suffix: str = "") -> pd.Series:
+    """Tell of each row of a table of `find_slices` whether its slice is significantly worse than the rest."""
     return (table[f"p_adjusted{suffix}"] < ALPHA) & (table[f"gap{suffix}"] < 0)
 
 
-def _slides(table: pd.DataFrame) -> pd.Series:
+def of_slides(table: pd.DataFrame) -> pd.Series:
+    """Tell of each row of a table of `find_slices` whether its slice is a slide."""
     return table["definition"].str.startswith("slide = ")
 
 
