@@ -20,6 +20,7 @@ VALUES = {
         make_value("gap", None, reason="one class only"),
         make_value("name", "<script>alert(1)</script>"),
         make_value("small", 0.00012, n=5),
+        make_value("wide", 11.5484, unit="s", n=3, low=9.3482, high=14.2651),
     )
 }
 
@@ -38,6 +39,7 @@ VALUES = {
         ("gap {gap}", "gap undefined (one class only)"),
         ("run {name}", "run &lt;script&gt;alert(1)&lt;/script&gt;"),
         ("p = {small}", "p = 0.00012"),
+        ("took {wide:ci}", "took 11.5 s (95 % interval 9.3 to 14.3, n = 3)"),
         ("F2 and `p < 0.05` in Q6", "F2 and `p < 0.05` in Q6"),
     ],
 )

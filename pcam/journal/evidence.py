@@ -76,6 +76,14 @@ class Value(BaseModel):
         """Whether another machine may say otherwise: weights and times differ there, verdicts of runs must not."""
         return self.local or (bool(self.runs) and not isinstance(self.value, bool))
 
+    @property
+    def interval(self) -> str:
+        """Both ends of the interval as they stand beside the value, with as many decimals; empty where it has none."""
+        if self.low is None or self.high is None:
+            return ""
+        beside = self.value if isinstance(self.value, float) else None
+        return f"{format_number(self.low, beside)} to {format_number(self.high, beside)}"
+
     def __format__(self, style: str) -> str:
         if style == "n":
             return format_number(self.n)
@@ -88,7 +96,7 @@ class Value(BaseModel):
         elif self.unit:
             text += f" {self.unit}"
         if style == "ci" and self.low is not None:
-            text += f" (95 % interval {format_number(self.low)} to {format_number(self.high)}, n = {self.n:,})"
+            text += f" (95 % interval {self.interval}, n = {self.n:,})"
         elif style == "ci" and self.n is not None:
             text += f" (n = {self.n:,})"
         elif style not in ("", "ci"):
@@ -161,8 +169,13 @@ def load_evidence(path: Path | str) -> Evidence:
         raise JournalError(f"{path}: '{where}': {problem['msg']}; run the chapter again") from error
 
 
-def format_number(value: bool | int | float | str | None) -> str:
-    """Return a value as the book prints it: counts with thousands separators, measures with about three digits."""
+def format_number(value: bool | int | float | str | None, beside: float | None = None) -> str:
+    """Return a value as the book prints it: counts with thousands separators, measures with about three digits.
+
+    Args:
+        value: what is printed.
+        beside: a measure that it stands beside, whose decimals it takes.
+    """
     if value is None:
         return "undefined"
     if isinstance(value, bool):
@@ -173,14 +186,19 @@ def format_number(value: bool | int | float | str | None) -> str:
         return f"{value:,}"
     if not math.isfinite(value):
         return "undefined"
+    decimals = _decimals(value if beside is None else beside)
+    return f"{value:.1e}" if decimals is None else f"{value:,.{decimals}f}"
+
+
+def _decimals(value: float) -> int | None:
+    """Return how many decimals a measure is printed with; None: as a power of ten."""
     size = abs(value)
-    if value != 0 and (size < 1e-4 or size >= 1e7):
-        return f"{value:.1e}"
+    if size and (size < 1e-4 or size >= 1e7):
+        return None
     if size >= 100:
-        return f"{value:,.0f}"
+        return 0
     # Two digits of what three decimals would hide, and no third decimal behind two digits.
-    decimals = 1 if size >= 10 else 3 if size >= 0.001 or value == 0 else 5
-    return f"{value:.{decimals}f}"
+    return 1 if size >= 10 else 3 if size >= 0.001 or not size else 5
 
 
 def typed_numbers(text: str) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pcam.config import config_hash
 from pcam.journal.citations import cited_run
-from pcam.journal.evidence import Evidence, format_number
+from pcam.journal.evidence import Evidence
 from pcam.journal.questions import QUESTIONS, Question
 from pcam.storage import read_json
 
@@ -84,9 +84,15 @@ def _chapter_values(question: Question, chapter: Evidence) -> str:
     changed = ", with changes that were not committed" if chapter.dirty else ""
     rows = ["| name | value | n | 95 % interval | split | runs |", "|---|---|---|---|---|---|"]
     for value in chapter.values.values():
-        interval = f"{format_number(value.low)} to {format_number(value.high)}" if value.low is not None else ""
         cited = " ".join(f"`{run[:_SHORT]}`" for run in dict.fromkeys(value.runs))
-        cells = (f"`{value.name}`", f"{value}", f"{value:n}" if value.n else "", interval, value.split or "", cited)
+        cells = (
+            f"`{value.name}`",
+            f"{value}",
+            f"{value:n}" if value.n else "",
+            value.interval,
+            value.split or "",
+            cited,
+        )
         rows.append(f"| {' | '.join(' '.join(cell.split()).replace('|', '&#124;') for cell in cells)} |")
     stands_on = f"{chapter.data_kind.capitalize()} data, fingerprints {prints}; {commit}{changed}; on "
     heading = f"## Q{question.number} {question.title}\n\n{stands_on}{html.escape(chapter.hardware)}.\n\n"
