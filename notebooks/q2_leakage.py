@@ -51,7 +51,8 @@ counts = report.summary["findings"]
 # of one slide where the slide is known, and otherwise patches that the audit tied together.
 
 # %%
-chapter.table(tables.splits(report), caption="The splits: patches, share of tumour with 95 % interval, units.")
+caption = "The splits: patches, share of tumour with 95 % interval, slides where they are known, groups."
+chapter.table(tables.splits(report), caption=caption, missing="not known")
 
 # %% [markdown]
 # A difference between splits, a prior shift, moves every metric that counts predictions, such as precision and

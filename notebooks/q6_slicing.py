@@ -282,9 +282,10 @@ chapter.answer(
 )
 
 # %%
+again = "of {found} weaknesses found on valid {confirmed} are confirmed on test."
 chapter.headline(
-    "ROC-AUC is {roc_auc} on the whole of test and {worst_auc} on the worst of its slices, the {worst}; of {found} "
-    "weaknesses found on valid {confirmed} are confirmed on test."
+    "ROC-AUC is {roc_auc} on the whole of test and {worst_auc} on the worst of its slices, the {worst}; "
+    + (again if len(claims) else "no slice is weaker on valid than chance explains.")
 )
 
 # %%

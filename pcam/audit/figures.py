@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SHARED = "#d55e00"  # Okabe-Ito: tells from both stains
 _INCH = 0.95  # per patch: hardly more pixels than it has
+_MARGIN = 3  # pixels between an outline and the few that it is about, which it would cover
 _SHORT = {
     "exact_duplicate": "exact",
     "symmetry_duplicate": "symmetry",
@@ -44,8 +45,8 @@ def contact_sheet(report: AuditReport, issues: tuple[str, ...], per_issue: int =
     for line, (issue, patches) in zip(axes, rows, strict=True):
         for place, patch, pixels in zip(line, patches, report.scan.read(patches), strict=False):
             _show(place, pixels, _name(report, patch))
-            for box in _boxes(report, issue, int(patch)):
-                _outline(place, *box)
+            for y, x, height, width in _boxes(report, issue, int(patch)):
+                _outline(place, y - _MARGIN, x - _MARGIN, height + 2 * _MARGIN, width + 2 * _MARGIN)
         line[0].set_ylabel(issue.replace("_", " "), visible=True)
     return figure
 

@@ -67,7 +67,7 @@ def candidates(
             # Ties (patches that are all tissue) can fill the split; then there is no such slice.
             if inside.mean() <= 0.5:
                 unit = f" {feature.unit}" if feature.unit else ""
-                part = Slice(name, f"{feature.name} {sign} {edge:.4g}{unit} (a fifth of {edges_from})", inside)
+                part = Slice(name, f"{feature.name} {sign} {_written(edge)}{unit} (a fifth of {edges_from})", inside)
                 singles.append((feature.name, part))
                 yield part
     for (name, one), (other, two) in combinations(singles, 2):
@@ -80,3 +80,8 @@ def candidates(
         slides = features["slide"].to_numpy()
         for slide in np.unique(slides):
             yield Slice(f"slide {slide}", f"slide = {slide}", slides == slide, is_slide=True)
+
+
+def _written(edge: float) -> str:
+    # Four digits, but never 1.884e+04.
+    return f"{edge:.0f}" if abs(edge) >= 1000 else f"{edge:.4g}"
