@@ -61,6 +61,7 @@ def training_parts(
 ) -> dict[str, Step]:
     """Return the parts of a training step by name, to be called in order: each hands its result to the next."""
     batches = full_batches(Loader(split, size, device="cpu"))
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = make_optimiser(model, config.train)
     model.train()
     batch: Batch
