@@ -32,7 +32,7 @@ def test_flipped_labels_lead_the_ranking(tmp_path: Path) -> None:
     assert (np.diff(suspicion) <= 0).all() and suspicion.max() <= 1
 
 
-def test_scores_are_out_of_fold(tmp_path: Path) -> None:
+def test_scores_are_out_of_fold() -> None:
     # Labels drawn by lot cannot be predicted from patches that were held out.
     label = np.random.default_rng(1).integers(0, 2, 300).astype(np.int8)
     features = np.random.default_rng(2).normal(size=(300, 20))

@@ -235,7 +235,7 @@ def test_an_address_that_is_none(record: dict[str, str], tmp_path: Path, url: st
         fetch(tmp_path, url, progress=False, record=record)
 
 
-def test_nobody_answers(record: dict[str, str], server: Server, tmp_path: Path) -> None:
+def test_nobody_answers(record: dict[str, str], tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as closed:
         url = f"http://127.0.0.1:{closed.server_port}"
     with pytest.raises(DataError, match="the connection failed or broke off; check the address"):

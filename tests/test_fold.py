@@ -49,7 +49,7 @@ def test_scores_are_kept(name: str, patches: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n != "mlp"])
-def test_nothing_is_left_to_fold(name: str, patches: torch.Tensor) -> None:
+def test_nothing_is_left_to_fold(name: str) -> None:
     folded = fold(build(ModelConfig(name=name, width=8)))
     assert not any(isinstance(m, (nn.BatchNorm2d, FieldNorm, GroupConv)) for m in folded.modules())
     assert sum(isinstance(m, nn.Conv2d) for m in folded.modules()) >= 6

@@ -76,8 +76,8 @@ def execute(root: Path, name: str, prose: str = "Text.", **changes: object) -> N
 def test_status_of_what_holds(project: Path) -> None:
     rows = [str(row) for row in stage.status()]
     assert rows == [
-        "q4_gradients         ready; 2 of 2 parts answered, 1 runs, synthetic data",
-        "q6_slicing           ready; 3 of 3 parts answered, 1 runs, synthetic data",
+        "q4_gradients         ready; 2 of 2 parts answered, 1 run, synthetic data",
+        "q6_slicing           ready; 3 of 3 parts answered, 1 run, synthetic data",
     ]
 
 

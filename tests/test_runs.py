@@ -85,7 +85,7 @@ def test_code_version_changes_with_a_source(tmp_path: Path, monkeypatch: pytest.
     assert code_version() != before
 
 
-def test_folder_holds_what_it_promises(completed: Run, tiny: Path) -> None:
+def test_folder_holds_what_it_promises(completed: Run) -> None:
     names = {p.name for p in completed.path.iterdir()}
     assert names == {
         "config.yaml",

@@ -56,8 +56,9 @@ class Status:
     runs: int
 
     def __str__(self) -> str:
-        stands_on = f"{self.answered} parts answered, {self.runs} runs, {self.data_kind} data" if self.answered else ""
-        return f"{self.chapter:20} {self.state}{'; ' if stands_on else ''}{stands_on}"
+        runs = f"{self.runs} run{'' if self.runs == 1 else 's'}"
+        stands_on = f"; {self.answered} parts answered, {runs}, {self.data_kind} data" if self.answered else ""
+        return f"{self.chapter:20} {self.state}{stands_on}"
 
 
 def executed(question: Question, work: Path) -> Executed:
