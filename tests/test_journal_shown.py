@@ -63,10 +63,18 @@ def test_where_a_name_may_be_broken(name: str, html: str) -> None:
     assert f"<td>{html}</td>" in shown.table(pd.DataFrame({"name": [name]}), "Names")["text/html"]
 
 
+def test_paragraphs_of_a_text_flow_and_columns_stay() -> None:
+    text = "One paragraph\nof two lines.\n\n    a.yaml    what <it> holds\n    b.yaml    else\n"
+    found = shown.source(text, language="text")
+    insets = re.findall(r"padding-left:min\((\d+)ch", found["text/html"])
+    assert insets == ["0", "0", "14", "14"]
+    assert "One paragraph of two lines." in found["text/html"] and "One paragraph\nof" in found["text/plain"]
+
+
 def test_each_line_of_source_hangs_from_its_own_inset() -> None:
     found = shown.source("def f(x):\n    return x\n", "a: 1", language="python")
     assert found["text/plain"] == "def f(x):\n    return x\n\n\na: 1\n"
-    insets = re.findall(r"padding-left:(\d+)ch;text-indent:-(\d+)ch", found["text/html"])
+    insets = re.findall(r"padding-left:min\((\d+)ch,40vw\);text-indent:calc\(-1\*min\((\d+)ch", found["text/html"])
     assert insets == [(inset, inset) for inset in ("4", "8", "4", "4", "4")]
     kept = re.sub(r"<style>.*?</style>|<[^>]*>", "", found["text/html"], flags=re.DOTALL)
     assert kept.strip() == found["text/plain"].strip()

@@ -43,6 +43,8 @@ _SPELT = {
 # Where a long name in a table may be broken, so that its column leaves room for the others.
 _WITHIN_NAME = re.compile(r"(?<=\w)(?:_(?=\w)|\.(?=[a-z]))")
 _LINES = re.compile(r"(<pre>)(?:<span></span>)?(.*?)\n*(</pre>)", re.DOTALL)
+_WITHIN_PARAGRAPH = re.compile(r"(?<=\S)\n(?=\S)")
+_BETWEEN_COLUMNS = re.compile(r" {2,}")
 _HANG = 4  # characters by which the rest of a line that is too long is set in
 
 
@@ -101,21 +103,33 @@ def figure(drawn: Figure, alt: str) -> dict[str, Any]:
 def source(*parts: Callable[..., Any] | str, language: str = "python") -> dict[str, str]:
     """Return the source of functions, or plain texts, as HTML in colours and as plain text.
 
-    A line that is too long for the page goes on below, set in: it is neither cut nor begun anew at the margin.
+    A line that is too long for the page goes on below, set in: it is neither cut nor begun anew at the margin. In a
+    text (`language="text"`) it goes on in its column, and lines of one paragraph flow.
     """
     texts = [part if isinstance(part, str) else inspect.getsource(part) for part in parts]
     text = "\n\n".join(part.strip("\n") + "\n" for part in texts)
-    coloured = Code(text, language=language)._repr_html_()
-    return {"text/html": _LINES.sub(_hanging, coloured), "text/plain": text}
+    flowing = _WITHIN_PARAGRAPH.sub(" ", text) if language == "text" else text
+    inset = _column if language == "text" else _statement
+    coloured = Code(flowing, language=language)._repr_html_()
+    return {"text/html": _LINES.sub(lambda found: _hanging(found, inset), coloured), "text/plain": text}
 
 
-def _hanging(found: re.Match[str]) -> str:
+def _statement(line: str) -> int:
+    return len(line) - len(line.lstrip()) + _HANG
+
+
+def _column(line: str) -> int:
+    columns = list(_BETWEEN_COLUMNS.finditer(line))
+    return columns[-1].end() if columns else 0
+
+
+def _hanging(found: re.Match[str], inset_of: Callable[[str], int]) -> str:
     lines = []
     for line in found[2].split("\n"):
-        bare = re.sub(r"<[^>]*>", "", line)
-        inset = len(bare) - len(bare.lstrip()) + _HANG
+        inset = inset_of(html.unescape(re.sub(r"<[^>]*>", "", line)))
         # The style stands here and not in the book's, as a notebook is read outside of the book too.
-        hang = f"padding-left:{inset}ch;text-indent:-{inset}ch"
+        width = f"min({inset}ch,40vw)"  # on a phone a column may be as wide as the page
+        hang = f"padding-left:{width};text-indent:calc(-1*{width})"
         style = f"display:block;white-space:pre-wrap;overflow-wrap:anywhere;{hang}"
         lines.append(f'<span style="{style}">{line}\n</span>')
     return f"{found[1]}{''.join(lines)}{found[3]}"
