@@ -35,6 +35,7 @@ import pandas as pd
 
 from pcam.data import open_split
 from pcam.evaluation import access, curves, linear, metrics, predict, report, search_gain, search_plots, thresholds
+from pcam.evaluation.comparison import delong, paired_bootstrap
 from pcam.journal import open_chapter
 from pcam.training import open_run, space, tune
 
@@ -192,8 +193,11 @@ chapter.table(differences, f"Best of the search less others, mean ROC-AUC on {sp
 one = {"n": len(winner), "n_positive": winner.n_positive, "split": split, "runs": champion[:1]}
 standing = beside.set_index("classifier")
 chapter.record("all_positive", float(standing.loc["all positive", "f_beta"]), n=len(winner), split=split)
-linear_auc = chapter.record("linear_auc", float(standing.loc["linear model", "roc_auc"]), n=len(winner), split=split)
-chapter.record("linear_better", bool(linear_auc > (measured["roc_auc"].value or 0)), split=split, runs=champion[:1])
+chapter.record("linear_auc", float(standing.loc["linear model", "roc_auc"]), n=len(winner), split=split)
+independent = reported.groups is None
+gap = delong(winner, baseline) if independent else paired_bootstrap([winner], [baseline], reported.groups, **how)
+interval = {"low": gap.low, "high": gap.high, "method": gap.method}
+chapter.record("linear_gap", gap.value, n=gap.n, split=split, runs=champion[:1], **interval)
 for name, of in (("best", best), ("untuned", untuned)):
     chapter.record(f"{name}_valid", of.mean, n=len(of.values), split="valid", runs=runs[of.name])
 chapter.record("threshold", threshold.value, n=len(valid), method=threshold.rule)
@@ -224,7 +228,7 @@ chapter.answer(
     "9",
     caveat + "Of {n_trials} trials over {n_keys} keys and the untuned preset, valid chose, by the mean over {n_seeds} "
     "seeds: {champion}. On {split} (looks so far: {looks}{more_looks}) it has ROC-AUC {roc_auc:ci} and PR-AUC "
-    "{pr_auc:ci}; the linear model has ROC-AUC {linear_auc}, {linear_better:more|no more} than the champion. A missed "
+    "{pr_auc:ci}; the linear model has ROC-AUC {linear_auc}, and the champion's less that is {linear_gap:ci}. A missed "
     "tumour costs as much as {cost_fn} false alarms, so the threshold is {threshold}: F-beta (beta = {beta}) is "
     "{f_beta:ci}, against {all_positive} for calling every patch positive, sensitivity {sensitivity}, specificity "
     "{specificity}. Half that threshold finds {more_found} more tumour patches for {more_alarms} more false alarms.",

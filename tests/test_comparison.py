@@ -1,4 +1,4 @@
-"""Paired comparison: the bootstrap against the closed form of DeLong's test."""
+"""Paired comparison: DeLong against a direct computation, the bootstrap against DeLong."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from sklearn.metrics import roc_auc_score
 
 from pcam.errors import DataError
 from pcam.evaluation import Predictions
-from pcam.evaluation.comparison import paired_bootstrap
+from pcam.evaluation.comparison import delong, paired_bootstrap
 
 
-def two_models(seed: int, n: int = 120, gain: float = 1.0) -> tuple[Predictions, Predictions]:
+def two_models(seed: int, n: int = 120, gain: float = 1.0, ties: bool = False) -> tuple[Predictions, Predictions]:
     """Predictions of a better and a worse model that share the noise of the patches."""
     rng = np.random.default_rng(seed)
     label = rng.integers(0, 2, n)
     label[:4] = 0, 1, 0, 1
     shared = rng.normal(size=n)
     logits = [slope * label + shared + rng.normal(0, 0.5, n) for slope in (1 + gain, 1.0)]
-    scores = [np.round(1 / (1 + np.exp(-logit)), 12) for logit in logits]
+    scores = [np.round(1 / (1 + np.exp(-logit)), 1 if ties else 12) for logit in logits]
     first, second = (Predictions("test", np.arange(n), label, score) for score in scores)
     return first, second
 
@@ -39,11 +39,36 @@ def delong_by_definition(first: Predictions, second: Predictions) -> tuple[float
     return columns[0][0] - columns[1][0], math.sqrt(variance)
 
 
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_delong_equals_its_definition(seed: int, ties: bool) -> None:
+    first, second = two_models(seed, ties=ties)
+    value, error = delong_by_definition(first, second)
+    found = delong(first, second)
+    assert found.value == pytest.approx(value, abs=1e-12)
+    assert found.value == pytest.approx(
+        roc_auc_score(first.labels, first.score) - roc_auc_score(second.labels, second.score), abs=1e-12
+    )
+    assert (found.high - found.low) / (2 * 1.959963984540054) == pytest.approx(error, abs=1e-12)
+    assert found.p_value == pytest.approx(math.erfc(abs(value) / error / math.sqrt(2)), abs=1e-12)
+
+
+def test_delong_finds_no_difference_between_a_model_and_itself() -> None:
+    first, _ = two_models(0)
+    found = delong(first, first)
+    assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_p_values_are_uniform_where_there_is_no_difference() -> None:
+    p_values = [delong(*two_models(seed, gain=0.0)).p_value for seed in range(300)]
+    assert 0.02 < np.mean(np.array(p_values) < 0.05) < 0.09
+
+
 def test_paired_bootstrap_agrees_with_delong_over_patches() -> None:
     first, second = two_models(1, n=600)
-    (value, error), found = delong_by_definition(first, second), paired_bootstrap([first], [second])
-    assert found.value == pytest.approx(value, abs=1e-12)
-    assert (found.low, found.high) == pytest.approx((value - 1.96 * error, value + 1.96 * error), abs=0.008)
+    expected, found = delong(first, second), paired_bootstrap([first], [second])
+    assert found.value == pytest.approx(expected.value, abs=1e-12)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.008)
     assert found.method.startswith("paired expanded percentile bootstrap over 600 patches")
 
 
@@ -60,8 +85,10 @@ def test_different_patches_are_refused() -> None:
     first, second = two_models(3)
     for other in (second.take(np.arange(50)), Predictions("valid", second.index, second.labels, second.score)):
         with pytest.raises(DataError, match="predictions of the same patches"):
-            paired_bootstrap([first], [other])
+            delong(first, other)
     with pytest.raises(DataError, match="runs on both sides"):
         paired_bootstrap([first], [])
+    with pytest.raises(DataError, match="two patches of each class"):
+        delong(first.take(np.arange(2)), second.take(np.arange(2)))
     with pytest.raises(DataError, match="no interval from 1 slide"):
         paired_bootstrap([first], [second], np.zeros(120), group_kind="slide")

@@ -1,17 +1,19 @@
 """Comparison of two models on the same patches.
 
 Two models meet the same hard patches, so their errors go together; the difference of two metrics is far more certain
-than two separate intervals suggest. The paired bootstrap resamples the same groups for both.
+than two separate intervals suggest. DeLong's test does this for ROC-AUC over independent patches; the paired
+bootstrap resamples the same groups for both and serves clustered patches.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from pcam.errors import DataError
-from pcam.evaluation.intervals import percentile, resample_counts
+from pcam.evaluation.intervals import LEVEL, percentile, resample_counts
 from pcam.evaluation.predictions import Predictions
 from pcam.evaluation.ranking import RankedScores, average_precision, roc_auc
 
@@ -24,6 +26,7 @@ class Difference:
 
     Attributes:
         value, low, high: the difference and its 95 % interval.
+        p_value: two-sided, of no difference; None where the method gives none.
         n: number of patches.
         n_positive: number of positives among them.
         method: how the interval was made.
@@ -32,9 +35,42 @@ class Difference:
     value: float
     low: float
     high: float
+    p_value: float | None
     n: int
     n_positive: int
     method: str
+
+
+def delong(first: Predictions, second: Predictions, level: float = LEVEL) -> Difference:
+    """Difference of two correlated ROC-AUCs over independent patches.
+
+    DeLong, DeLong and Clarke-Pearson 1988 (Biometrics 44:837), with the mid-rank form of Sun and Xu 2014
+    (IEEE Signal Processing Letters 21:1389), which is O(n log n).
+
+    Args:
+        first: labelled predictions of one model.
+        second: predictions of another model on the same patches.
+        level: confidence level.
+
+    Raises:
+        DataError: the two are not about the same labelled patches, or a class has fewer than two.
+    """
+    from scipy.special import ndtr, ndtri
+
+    label = _same_patches(first, second).astype(bool)
+    n_positive, n_negative = int(label.sum()), int((~label).sum())
+    if min(n_positive, n_negative) < 2:
+        raise DataError(f"DeLong's test needs two patches of each class, found {n_positive} and {n_negative}")
+    by_positive, by_negative = zip(*(_placements(label, p.score) for p in (first, second)), strict=True)
+    value = float(by_positive[0].mean() - by_positive[1].mean())
+    variance = float(
+        np.var(by_positive[0] - by_positive[1], ddof=1) / n_positive
+        + np.var(by_negative[0] - by_negative[1], ddof=1) / n_negative
+    )
+    error = math.sqrt(variance)
+    half = float(ndtri(0.5 + level / 2)) * error
+    p_value = float(2 * ndtr(-abs(value) / error)) if error > 0 else 1.0
+    return Difference(value, value - half, value + half, p_value, len(label), n_positive, "DeLong over patches")
 
 
 def paired_bootstrap(
@@ -84,7 +120,7 @@ def paired_bootstrap(
         raise DataError(f"no interval from {units} {group_kind}(s): too few resamples hold both classes")
     what = "patches" if groups is None else f"{group_kind}s"
     method = f"paired expanded percentile bootstrap over {units} {what}, {bootstrap} resamples"
-    return Difference(value, *interval, n, int(label.sum()), method)
+    return Difference(value, *interval, None, n, int(label.sum()), method)
 
 
 def _same_patches(*all_predictions: Predictions) -> np.ndarray:
@@ -95,3 +131,15 @@ def _same_patches(*all_predictions: Predictions) -> np.ndarray:
         if not (same and np.array_equal(other.labels, reference.labels)):
             raise DataError("a paired comparison needs predictions of the same patches with the same labels")
     return reference.labels
+
+
+def _placements(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each positive the share of negatives it outscores, for each negative the share of positives above it."""
+    from scipy.stats import rankdata
+
+    positive, negative = score[label], score[~label]
+    ranks = rankdata(np.concatenate([positive, negative]))
+    n_positive, n_negative = len(positive), len(negative)
+    by_positive = (ranks[:n_positive] - rankdata(positive)) / n_negative
+    by_negative = 1 - (ranks[n_positive:] - rankdata(negative)) / n_positive
+    return by_positive, by_negative
