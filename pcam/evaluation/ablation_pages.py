@@ -22,13 +22,9 @@ _COLUMNS = {
     "against": "compared with",
     "seeds": "seeds",
     "valid_auc": "valid",
-    "valid_gap": "gap",
-    "valid_gap_low": "low",
-    "valid_gap_high": "high",
+    "valid_gap": "gap on valid",
     "test_auc": "test",
     "test_gap": "gap on test",
-    "test_gap_low": "low on test",
-    "test_gap_high": "high on test",
     "core_seconds": "core-seconds",
     "weights": "weights",
 }
@@ -56,7 +52,14 @@ def best_of(table: pd.DataFrame) -> dict[str, Any]:
 def shown_rows(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the columns that a page shows, under their names for readers."""
     against = rows["against"].where(rows["variant"] != rows["against"], "(reference)")
-    return rows.assign(against=against)[list(_COLUMNS)].rename(columns=_COLUMNS)
+    gaps = {f"{split}_gap": [_gap(row, split) for row in rows.to_dict("records")] for split in ("valid", "test")}
+    return rows.assign(against=against, **gaps)[list(_COLUMNS)].rename(columns=_COLUMNS)
+
+
+def _gap(row: dict[str, Any], split: str) -> str:
+    """Write a gap with its interval; nothing for a reference, or where no seeds are shared with it."""
+    value, low, high = (row[f"{split}_gap{end}"] for end in ("", "_low", "_high"))
+    return "" if row["variant"] == row["against"] or np.isnan(value) else f"{value:+.4f} ({low:.4f} to {high:.4f})"
 
 
 def verdicts(rows: pd.DataFrame, split: str = "valid") -> dict[str, list[str]]:
