@@ -52,8 +52,8 @@ def test_verdicts_are_of_the_paired_intervals(table: pd.DataFrame) -> None:
 
 def test_the_reference_is_marked_in_the_table(table: pd.DataFrame) -> None:
     shown = shown_rows(sets_of(table)[0]).set_index("idea")
-    assert shown["compared with"].tolist() == ["cnn", "cnn", "(reference)", "cnn"]
-    assert shown["gap on valid"].tolist()[0] == "+0.0200 (0.0200 to 0.0200)"
+    assert shown["against"].tolist() == ["cnn", "cnn", "(reference)", "cnn"]
+    assert shown.loc["cnn_long", "gap on valid"] == "+0.0200 (0.0200\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}0.0200)"
     assert shown.loc["cnn", ["gap on valid", "gap on test"]].tolist() == ["", ""]
 
 

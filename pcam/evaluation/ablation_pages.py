@@ -19,13 +19,13 @@ _TICKS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.
 _ROW_INCHES = 0.27
 _COLUMNS = {
     "variant": "idea",
-    "against": "compared with",
+    "against": "against",
     "seeds": "seeds",
     "valid_auc": "valid",
     "valid_gap": "gap on valid",
     "test_auc": "test",
     "test_gap": "gap on test",
-    "core_seconds": "core-seconds",
+    "core_seconds": "core-s",
     "weights": "weights",
 }
 
@@ -59,7 +59,9 @@ def shown_rows(rows: pd.DataFrame) -> pd.DataFrame:
 def _gap(row: dict[str, Any], split: str) -> str:
     """Write a gap with its interval; nothing for a reference, or where no seeds are shared with it."""
     value, low, high = (row[f"{split}_gap{end}"] for end in ("", "_low", "_high"))
-    return "" if row["variant"] == row["against"] or np.isnan(value) else f"{value:+.4f} ({low:.4f} to {high:.4f})"
+    if row["variant"] == row["against"] or np.isnan(value):
+        return ""
+    return f"{value:+.4f} ({low:.4f}\N{NO-BREAK SPACE}to\N{NO-BREAK SPACE}{high:.4f})"  # two lines of a narrow cell
 
 
 def verdicts(rows: pd.DataFrame, split: str = "valid") -> dict[str, list[str]]:
