@@ -269,7 +269,11 @@ def test_dark_mode_can_be_chosen_and_stays(browser: Any, html: Path) -> None:
         if page.evaluate(theme) == "dark":
             break
     assert page.evaluate(theme) == "dark"
-    page.goto((html / "data_card.html").as_uri())
+    for _ in range(20):  # the browser stores the choice a moment later, and a reader is no faster
+        page.wait_for_timeout(100)
+        page.goto((html / "data_card.html").as_uri())
+        if page.evaluate(theme) == "dark":
+            break
     assert page.evaluate(theme) == "dark"
     page.close()
 
