@@ -156,16 +156,17 @@ def _labelled_split(data_dir: Path | str) -> Split:
 def _loader_rows(
     split: Split, device: torch.device, sizes: Sequence[int], workers: Sequence[int], limit: Limits, budget: Budget
 ) -> list[Row]:
-    def time_loader(size: int, source: str, count: int) -> Timing:
-        # Reading single patches of a large file costs seconds a batch: some batches tell enough.
-        some = None if source == "memory" else np.arange(min(len(split), 8 * size + 64))
-        loader = Loader(split, size, device=device, workers=count, resident=source == "memory", indices=some)
-        return measure(loading_step(loader), min(size, len(loader.indices)), budget, peak_of(device))
+    def time_loader(size: int, source: str, count: int, images: int) -> Timing:
+        resident = source == "memory"
+        loader = Loader(split, size, device=device, workers=count, resident=resident, indices=np.arange(images))
+        return measure(loading_step(loader), min(size, images), budget, peak_of(device))
 
     rows = []
     for size, (source, count) in product(sizes, [("memory", 0), *(("file", count) for count in workers)]):
-        timing = unless_out_of_memory(partial(time_loader, size, source, count))
-        best = limit.loader_images_per_second
+        # Reading single patches of a large file costs seconds a batch: some batches tell enough.
+        images = len(split) if source == "memory" else min(len(split), 8 * size + 64)
+        timing = unless_out_of_memory(partial(time_loader, size, source, count, images))
+        best = limit.loader_images_per_second(images, size)
         rows.append(_row("loader", device, source, "uint8", size, count, timing, best))
     return rows
 
