@@ -15,7 +15,7 @@ import numpy as np
 from pcam.errors import DataError
 from pcam.evaluation.intervals import LEVEL, percentile, resample_counts
 from pcam.evaluation.predictions import Predictions
-from pcam.evaluation.ranking import RankedScores, average_precision, roc_auc
+from pcam.evaluation.ranking import RankedScores, average_precision, placements, roc_auc
 
 _RANKINGS = {"roc_auc": roc_auc, "pr_auc": average_precision}
 
@@ -44,8 +44,7 @@ class Difference:
 def delong(first: Predictions, second: Predictions, level: float = LEVEL) -> Difference:
     """Difference of two correlated ROC-AUCs over independent patches.
 
-    DeLong, DeLong and Clarke-Pearson 1988 (Biometrics 44:837), with the mid-rank form of Sun and Xu 2014
-    (IEEE Signal Processing Letters 21:1389), which is O(n log n).
+    DeLong, DeLong and Clarke-Pearson 1988 (Biometrics 44:837), in O(n log n).
 
     Args:
         first: labelled predictions of one model.
@@ -61,7 +60,7 @@ def delong(first: Predictions, second: Predictions, level: float = LEVEL) -> Dif
     n_positive, n_negative = int(label.sum()), int((~label).sum())
     if min(n_positive, n_negative) < 2:
         raise DataError(f"DeLong's test needs two patches of each class, found {n_positive} and {n_negative}")
-    by_positive, by_negative = zip(*(_placements(label, p.score) for p in (first, second)), strict=True)
+    by_positive, by_negative = zip(*(placements(p.score[label], p.score[~label]) for p in (first, second)), strict=True)
     value = float(by_positive[0].mean() - by_positive[1].mean())
     variance = float(
         np.var(by_positive[0] - by_positive[1], ddof=1) / n_positive
@@ -131,15 +130,3 @@ def _same_patches(*all_predictions: Predictions) -> np.ndarray:
         if not (same and np.array_equal(other.labels, reference.labels)):
             raise DataError("a paired comparison needs predictions of the same patches with the same labels")
     return reference.labels
-
-
-def _placements(label: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each positive the share of negatives it outscores, for each negative the share of positives above it."""
-    from scipy.stats import rankdata
-
-    positive, negative = score[label], score[~label]
-    ranks = rankdata(np.concatenate([positive, negative]))
-    n_positive, n_negative = len(positive), len(negative)
-    by_positive = (ranks[:n_positive] - rankdata(positive)) / n_negative
-    by_negative = 1 - (ranks[n_positive:] - rankdata(negative)) / n_positive
-    return by_positive, by_negative

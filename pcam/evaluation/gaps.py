@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from scipy.stats import t as student
 
+from pcam.evaluation.ranking import placements
+
 LEVEL = 0.95
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -68,24 +70,14 @@ class Gap:
 
 
 def roc_auc(judged: Judged, inside: Mask) -> tuple[float, Floats]:
-    """Return the ROC-AUC of the patches `inside` and every patch's influence on it (0 outside).
-
-    The influence of a positive is the share of negatives it outscores, ties counting half, less the AUC; that
-    of a negative likewise: the structural components of DeLong et al. 1988.
-    """
+    """Return the ROC-AUC of the patches `inside` and every patch's influence on it (0 outside): see `placements`."""
     positive, negative = inside & judged.label, inside & ~judged.label
-    high, low = judged.score[positive], judged.score[negative]
-    wins = _share_below(np.sort(low), high)
-    value = float(wins.mean())
+    of_positive, of_negative = placements(judged.score[positive], judged.score[negative])
+    value = float(of_positive.mean())
     influence = np.zeros(len(inside))
-    influence[positive] = (wins - value) / len(high)
-    influence[negative] = (1 - _share_below(np.sort(high), low) - value) / len(low)
+    influence[positive] = (of_positive - value) / len(of_positive)
+    influence[negative] = (of_negative - value) / len(of_negative)
     return value, influence
-
-
-def _share_below(ordered: Floats, points: Floats) -> Floats:
-    """Return which share of `ordered` lies below each point, ties counting half."""
-    return (np.searchsorted(ordered, points, "left") + np.searchsorted(ordered, points, "right")) / (2 * len(ordered))
 
 
 def sensitivity(judged: Judged, inside: Mask) -> tuple[float, Floats]:

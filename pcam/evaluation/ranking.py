@@ -77,6 +77,19 @@ def area(label: np.ndarray, score: np.ndarray) -> float:
     return float(roc_auc(*RankedScores.of(label, score).masses(np.ones((1, len(label)))))[0])
 
 
+def placements(positive: np.ndarray, negative: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return for each positive's score the share of negatives below it, for each negative's that of positives above it.
+
+    Ties count half. Either's mean is the ROC-AUC; they are the structural components of DeLong et al. 1988.
+    """
+    return _share_below(negative, positive), 1 - _share_below(positive, negative)
+
+
+def _share_below(scores: np.ndarray, points: np.ndarray) -> np.ndarray:
+    ordered = np.sort(scores)
+    return (np.searchsorted(ordered, points, "left") + np.searchsorted(ordered, points, "right")) / (2 * len(ordered))
+
+
 def average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """Area under the precision-recall curve as a step function: Σ (recall step) × precision.
 
