@@ -160,6 +160,17 @@ def test_stain_jitter_moves_no_other_draw(patches: torch.Tensor) -> None:
     torch.testing.assert_close(weak, plain, atol=1e-2, rtol=0)
 
 
+@pytest.mark.parametrize("kinds", [[5, 0, 3, 5, 7, 1, 0, 2, 6, 4], [6, 6], []])
+def test_each_patch_of_a_batch_is_turned_by_its_own_symmetry_and_keeps_its_place(kinds: list[int]) -> None:
+    shape = (len(kinds), 96, 96, 3)
+    patches = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    moved = apply_symmetries(patches, torch.tensor(kinds, dtype=torch.int64))
+    assert moved.shape == shape
+    for patch, kind, one in zip(patches.numpy(), kinds, moved.numpy(), strict=True):
+        turned = np.rot90(patch, kind % 4)
+        assert np.array_equal(one, turned[:, ::-1] if kind >= 4 else turned)
+
+
 def test_a_shift_moves_whole_pixels_and_mirrors_the_rim() -> None:
     patches = torch.randint(0, 256, (5, 96, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     shift = torch.tensor([[0, 0], [4, -4], [-3, 2], [0, 1], [-4, -4]])

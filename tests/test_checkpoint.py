@@ -24,6 +24,7 @@ from pcam.training.checkpoint import (
     save_checkpoint,
     weights_bytes,
 )
+from pcam.training.model_file import load_model_file
 
 CONFIG = ModelConfig(name="mlp")
 
@@ -149,6 +150,8 @@ def test_an_absurd_safetensors_header_is_refused(tmp_path: Path, content: bytes)
     memory, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(RunError, match="is not a safetensors file"):
         read_weights(path, sha256_file(path))
+    with pytest.raises(RunError, match="not a readable safetensors file"):
+        load_model_file(path)
     assert time.process_time() - began < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 * 1024  # KiB
 

@@ -247,6 +247,10 @@ def damage(path: Path, how: str) -> None:
         content = bytearray(b"\x80\x04K\x01.")
     elif how == "no header":
         content = bytearray(save_tensors({"a": torch.zeros(2)}))
+    elif how == "brackets":
+        content = bytearray(save_tensors({"a": torch.zeros(2)}, metadata={"pcam": "[" * 100_000 + "]" * 100_000}))
+    elif how == "a list":
+        content = bytearray(save_tensors({"a": torch.zeros(2)}, metadata={"pcam": "[1]"}))
     elif how == "other shape":
         about = json.dumps({"format": 1, "model": {"name": "mlp", "hidden": 9}})
         content = bytearray(save_tensors(load_tensors(bytes(content)), metadata={"pcam": about}))
@@ -268,6 +272,8 @@ def damage(path: Path, how: str) -> None:
         ("pickle", "not a readable safetensors file"),
         ("flipped bit", "is damaged: its SHA-256 is not"),
         ("no header", "its header names no model of pcam"),
+        ("brackets", "its header names no model of pcam"),
+        ("a list", "its header names no model of pcam"),
         ("other shape", "its weights do not fit the model that it names"),
         ("newer", "has format 99, this version reads 1; update pcam"),
         ("not a number", "it gives no number for .*a.png: its training diverged"),

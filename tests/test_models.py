@@ -48,6 +48,16 @@ def test_scoring_takes_file_bytes_and_leaves_the_mode(name: str, patches: torch.
         assert torch.equal(scores, model(model.normalise(to_channels_first(patches))))
 
 
+def test_the_baseline_sees_the_mean_of_every_block_of_pixels(patches: torch.Tensor) -> None:
+    values = to_channels_first(patches).requires_grad_()
+    shrunken = make("mlp").body[0](values)
+    expected = torch.nn.functional.avg_pool2d(values, 4)
+    torch.testing.assert_close(shrunken, expected)
+    weights = torch.rand_like(expected)
+    gradients = [torch.autograd.grad((out * weights).sum(), values)[0] for out in (shrunken, expected)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_scoring_refuses_what_is_not_bytes(patches: torch.Tensor) -> None:
     with pytest.raises(TypeError, match=r"uint8 in 0\.\.255, not torch.float32"):
         make("mlp").predict_logits(patches.float())

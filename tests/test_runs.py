@@ -138,14 +138,16 @@ def test_what_the_stored_values_cost_is_told(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     data = Path(shutil.copytree(tiny, tmp_path / "data"))
-    patches = Split(tiny, "train").read(slice(None)).astype(np.float32)
-    patches[5, 0, 0, 0] = 1e5
-    with h5py.File(split_path(data, "train", "x"), "w") as file:
-        file.create_dataset("x", data=patches, chunks=(8, 96, 96, 3), compression="gzip")
+    for name, damaged in (("train", [5]), ("valid", [0, 3])):
+        patches = Split(tiny, name).read(slice(None)).astype(np.float32)
+        patches[damaged, 0, 0, 0] = 1e5
+        with h5py.File(split_path(data, name, "x"), "w") as file:
+            file.create_dataset("x", data=patches, chunks=(8, 96, 96, 3), compression="gzip")
     monkeypatch.setattr(loader, "_free_memory", lambda device: 0)
     rounded = build_config(TREE, ["data.values=round"])
     train(rounded, data, tmp_path / "runs", progress=False)
     assert f"{data}: train: 1 of 48 patches hold values that are not integers in 0..255; rounded" in caplog.text
+    assert f"{data}: valid: 2 of {len(Split(data, 'valid'))} patches hold values" in caplog.text
     assert f"{data}: train is stored in chunks of 8 patches: set data.block=8" in caplog.text
     caplog.clear()
     train(build_config(TREE, ["data.values=round", "data.block=8"]), data, tmp_path / "runs", progress=False)

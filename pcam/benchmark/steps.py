@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -13,7 +12,7 @@ from pcam.data.augment import augment, to_channels_first
 from pcam.data.format import PATCH_SHAPE, Split
 from pcam.data.loader import Batch, Loader, augment_generator
 from pcam.models import PatchClassifier
-from pcam.training.loop import make_optimiser
+from pcam.training.loop import clip_gradients, make_optimiser
 
 Step = Callable[[], None]
 
@@ -91,7 +90,7 @@ def training_parts(
         loss.backward()
 
     def update() -> None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.train.grad_clip or math.inf)
+        clip_gradients(model, config.train.grad_clip)
         optimiser.step()
 
     parts: dict[str, Step] = {"loading": load, "transfer": transfer, "augmentation": prepare, "forward": forward}

@@ -58,16 +58,24 @@ def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
         raise RunError(f"{path} is missing; {_MEND}")
     if sha256_file(path) != sha256:
         raise RunError(f"{path} is damaged: its SHA-256 is not the recorded one; {_MEND}")
-    content = path.read_bytes()
-    length = int.from_bytes(content[:8], "little")
     try:
-        if length > _HEADER_BYTES:  # a header of a million names takes the library half a minute
-            raise SafetensorError(f"a header of {length:,} bytes")
-        tensors: dict[str, torch.Tensor] = load_tensors(content)
-        json.loads(content[8 : 8 + length], object_pairs_hook=_each_key_once)
+        return parse_weights(path.read_bytes())[0]
     except (SafetensorError, ValueError) as error:
         raise RunError(f"{path} is not a safetensors file ({error}); {_MEND}") from error
-    return tensors
+
+
+def parse_weights(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a safetensors file from anywhere, at a cost in keeping with its length.
+
+    Raises:
+        SafetensorError, ValueError: it is none, or its header is absurd.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if length > _HEADER_BYTES:  # a header of a million names takes the library half a minute
+        raise SafetensorError(f"a header of {length:,} bytes")
+    tensors: dict[str, torch.Tensor] = load_tensors(content)
+    header = json.loads(content[8 : 8 + length], object_pairs_hook=_each_key_once)
+    return tensors, header.get("__metadata__", {})
 
 
 def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

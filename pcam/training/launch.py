@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pcam.errors import DataError, PcamError, RunError, StorageError
 from pcam.models import PatchClassifier, build, model_class
 from pcam.provenance import cpu_name, git_state, hardware, lock_hash, slurm_job
 from pcam.storage import ClaimedError, claim, remove_strays, sha256_file, write_bytes, write_json, write_text
-from pcam.training.checkpoint import checkpoint_folders, read_weights, weights_bytes
+from pcam.training.checkpoint import checkpoint_folders, weights_bytes
 from pcam.training.compare import changed_libraries, library_versions
 from pcam.training.distributed import World, joined
 from pcam.training.loop import Position, fit
@@ -70,63 +71,70 @@ def train(
     model_class(config.model.name)
     device = choose_device(config.train.device)
     with joined(device) as world:
-        return _train(config, Path(data_dir), Path(runs_dir), resume, wait, progress, seeds, stop, device, world)
-
-
-def _train(
-    config: Config,
-    data_dir: Path,
-    runs_dir: Path,
-    resume: bool,
-    wait: bool,
-    progress: bool,
-    seeds: Seeds | None,
-    stop: StopRequest | None,
-    device: torch.device,
-    world: World,
-) -> Run:
-    seeds = seeds or Seeds.of(config.seed)
-    splits = [open_split(data_dir, name) for name in (config.data.train_split, config.data.valid_split)]
-    _need_both_classes(config, splits[0])
-    records = {split.name: split_record(split) for split in splits}
-    nonce = secrets.token_hex(8) if seeds.off else ""
-    run = Run(runs_dir / identity(config, {name: r["fingerprint"] for name, r in records.items()}, nonce))
-    if not world.same(run.id):
-        raise RunError(f"process {world.rank} would train {run.id}, others would not: give all the same data and code")
-    if world.told(_is_completed(run)):
-        _note_other_libraries(run)
-        remove_strays(run.path, held=False)  # of one that was killed after its last word
-        return run
-    while True:
-        try:
-            # One process claims the run for all; when it is refused it says why, and the others end as it does.
-            with claim(run.path / "claim") if world.first else nullcontext():
-                if world.first and not _is_completed(run):
-                    _refuse_unfinished(run, resume)
-                    data = {"directory": str(data_dir.resolve()), "kind": data_kind(data_dir), "splits": records}
-                    write_json(run.path / "data.json", data)
-                if not world.told(_is_completed(run)):
-                    with mirrored(run) if world.first else nullcontext():
-                        _train_claimed(run, config, splits, seeds, stop or StopRequest(), device, world, progress)
+        splits = [open_split(data_dir, name) for name in (config.data.train_split, config.data.valid_split)]
+        task = _Task(config, splits, seeds or Seeds.of(config.seed), stop or StopRequest(), device, world, progress)
+        _need_both_classes(task)
+        records = {split.name: split_record(split) for split in splits}
+        run = _run_of(task, Path(runs_dir), records)
+        if world.told(_is_completed(run)):
+            _note_other_libraries(run)
+            remove_strays(run.path, held=False)  # of one that was killed after its last word
             return run
-        except ClaimedError as error:
-            if not (wait and error.alive):
-                raise RunError(str(error)) from error
-            time.sleep(_WAIT_SECONDS)
+        while True:
+            try:
+                _claim_and_train(task, run, records, resume)
+                return run
+            except ClaimedError as error:
+                if not (wait and error.alive):
+                    raise RunError(str(error)) from error
+                time.sleep(_WAIT_SECONDS)
 
 
-def load_model(run: Run) -> PatchClassifier:
-    """Return a completed run's model in evaluation mode, on the CPU; see `PatchClassifier.predict_logits`.
+@dataclass(frozen=True)
+class _Task:
+    """What is to be trained, and how, wherever the run is kept.
 
-    Raises:
-        RunError: the run is not completed, or its weights are not those that it recorded.
+    Attributes:
+        splits: the training and the validation split.
     """
-    if run.state != "completed":
-        raise RunError(f"{run.path}: the run is {run.state}; only a completed run has a model")
-    with torch.random.fork_rng(devices=[]):  # the first weights are drawn and overwritten: no trace of that
-        model = build(run.config.model)
-    model.load_state_dict(read_weights(run.path / MODEL_FILE, run.final["sha256"]))
-    return model.eval()
+
+    config: Config
+    splits: list[Split]
+    seeds: Seeds
+    stop: StopRequest
+    device: torch.device
+    world: World
+    progress: bool
+
+    @property
+    def used(self) -> NDArray[np.int64]:
+        """Indices of the training patches that are used."""
+        return subset_indices(len(self.splits[0]), self.config.data.max_train, self.config.seed)
+
+
+def _run_of(task: _Task, runs_dir: Path, records: dict[str, Any]) -> Run:
+    nonce = secrets.token_hex(8) if task.seeds.off else ""
+    run = Run(runs_dir / identity(task.config, {name: r["fingerprint"] for name, r in records.items()}, nonce))
+    if not task.world.same(run.id):
+        raise RunError(
+            f"process {task.world.rank} would train {run.id}, others would not: give all the same data and code"
+        )
+    return run
+
+
+def _claim_and_train(task: _Task, run: Run, records: dict[str, Any], resume: bool) -> None:
+    """Train a run unless another process of this world or of another has completed it by the time it is claimed."""
+    world = task.world
+    # One process claims the run for all; when it is refused it says why, and the others end as it does.
+    with claim(run.path / "claim") if world.first else nullcontext():
+        if world.first and not _is_completed(run):
+            _refuse_unfinished(run, resume)
+            directory = task.splits[0].directory
+            data = {"directory": str(directory.resolve()), "kind": data_kind(directory), "splits": records}
+            write_json(run.path / "data.json", data)
+        if not world.told(_is_completed(run)):
+            with mirrored(run) if world.first else nullcontext():
+                _train_claimed(task, run)
 
 
 def _is_completed(run: Run) -> bool:
@@ -155,31 +163,25 @@ def _refuse_unfinished(run: Run, resume: bool) -> None:
     raise RunError(f"{run.path}: this run was {state}{reason}; continue it with --resume, or remove the folder")
 
 
-def _train_claimed(
-    run: Run,
-    config: Config,
-    splits: list[Split],
-    seeds: Seeds,
-    stop: StopRequest,
-    device: torch.device,
-    world: World,
-    progress: bool,
-) -> None:
+def _train_claimed(task: _Task, run: Run) -> None:
     """Train in a folder that this process, or the first of its world, has claimed, and leave its final state there."""
-    controlled = reproducible(seeds, config.train.deterministic, config.train.threads)
+    config, device, world = task.config, task.device, task.world
+    controlled = reproducible(task.seeds, config.train.deterministic, config.train.threads)
     # Signals are noted until the run's state is written: torchrun sends one as soon as any process is gone.
-    with stop.listening(), _recorded(run) if world.first else nullcontext(), controlled as controls:
+    with task.stop.listening(), _recorded(run) if world.first else nullcontext(), controlled as controls:
         if world.first:
             _record_start(run, config, environment(device, controls, world.size))
         model = build(config.model).to(device)
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        train_set, valid_set = _loaders(config, splits, device, world)
+        train_set, valid_set = _loaders(task)
         model.set_normalisation(*train_set.channel_statistics())
         if world.first:
-            _note_storage(train_set)
-        seed_generators(seeds.library)
-        end = fit(config, run.path, model, train_set, valid_set, seeds, stop, world, progress)
+            _note_rounded(train_set)
+            _note_inflated(train_set)
+        seed_generators(task.seeds.library)
+        end = fit(config, run.path, model, train_set, valid_set, task.seeds, task.stop, world, task.progress)
         if world.first:
+            _note_rounded(valid_set)  # not known before it has been read
             _record_end(run, config, model, end)
 
 
@@ -203,37 +205,40 @@ def _record_end(run: Run, config: Config, model: PatchClassifier, end: Position)
     run.write_status("completed", final={**final, "steps": end.step, "seconds": seconds, "sha256": sha256})
 
 
-def _loaders(config: Config, splits: list[Split], device: torch.device, world: World) -> tuple[Loader, Loader]:
+def _loaders(task: _Task) -> tuple[Loader, Loader]:
     """Return the loaders of the training and the validation patches; each process reads its rows of every batch."""
-    size, used = config.train.batch_size, _used(config, splits[0])
-    common: dict[str, Any] = {"device": device, "workers": config.data.workers, "rank": world.rank, "world": world.size}
-    common["rounding"] = config.data.values == "round"
-    order: dict[str, Any] = {"block": config.data.block, "balance": config.data.balance}
-    return Loader(splits[0], size, indices=used, **order, **common), Loader(splits[1], max(size, 256), **common)
+    data, size, world = task.config.data, task.config.train.batch_size, task.world
+    common: dict[str, Any] = {"device": task.device, "workers": data.workers, "rank": world.rank, "world": world.size}
+    common["rounding"] = data.values == "round"
+    train, valid = task.splits
+    return (
+        Loader(train, size, indices=task.used, block=data.block, balance=data.balance, **common),
+        Loader(valid, max(size, 256), **common),
+    )
 
 
-def _note_storage(loader: Loader) -> None:
-    """Warn of what the stored values lose and of an order that the file's chunks make slow."""
-    place = f"{loader.split.directory}: {loader.split.name}"
-    if loader.rounded:
-        _LOG.warning(
-            "%s: %d of %d patches hold values that are not integers in 0..255; rounded (data.values)",
-            *(place, loader.rounded, len(loader.indices)),
-        )
+def _note_inflated(loader: Loader) -> None:
+    """Warn of an order that the file's chunks make slow."""
     if loader.inflated_again:
         _LOG.warning(
-            "%s is stored in chunks of %d patches: set data.block=%d, or each is inflated again and again; or make it "
-            "canonical with 'pcam data pack'",
-            *(place, loader.inflated_again, loader.inflated_again),
+            "%s: %s is stored in chunks of %d patches: set data.block=%d, or each is inflated again and again; or make "
+            "it canonical with 'pcam data pack'",
+            *(loader.split.directory, loader.split.name, loader.inflated_again, loader.inflated_again),
         )
 
 
-def _used(config: Config, split: Split) -> NDArray[np.int64]:
-    return subset_indices(len(split), config.data.max_train, config.seed)
+def _note_rounded(loader: Loader) -> None:
+    """Warn of what the stored values lose, as far as they have been read."""
+    if loader.rounded:
+        _LOG.warning(
+            "%s: %s: %d of %d patches hold values that are not integers in 0..255; rounded (data.values)",
+            *(loader.split.directory, loader.split.name, loader.rounded, len(loader.indices)),
+        )
 
 
-def _need_both_classes(config: Config, split: Split) -> None:
-    found = [] if split.labels is None else np.unique(split.labels[_used(config, split)]).tolist()
+def _need_both_classes(task: _Task) -> None:
+    split = task.splits[0]
+    found = [] if split.labels is None else np.unique(split.labels[task.used]).tolist()
     if len(found) == 1:
         raise DataError(
             f"{split.directory}: {split.name}: every label is {found[0]}; training needs patches of both classes"

@@ -176,7 +176,7 @@ def fit(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             loss = world.add_gradients(model.parameters(), loss)
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.grad_clip or math.inf)
+            norm = clip_gradients(model, settings.grad_clip)
             optimiser.step()
             if averaged is not None:
                 averaged.update_parameters(model)
@@ -235,6 +235,14 @@ def make_optimiser(model: PatchClassifier, settings: TrainConfig) -> torch.optim
         nesterov = settings.momentum > 0
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+
+
+def clip_gradients(model: PatchClassifier, most: float | None) -> torch.Tensor:
+    """Return the norm of all gradients together, and scale them down to `most` where it is more (None: never)."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    if most:  # without it, scaling by 1 would only read and write every gradient once more
+        torch.nn.utils.clip_grads_with_norm_(model.parameters(), most, norm)
+    return norm
 
 
 def _finite(value: float | None, what: str, step: int, epoch: int, settings: TrainConfig) -> float:

@@ -1,4 +1,7 @@
-"""A model file alone, without its run: safetensors with the architecture in its header; nothing is unpickled."""
+"""A trained model, from its run or from its file alone: safetensors with the architecture in its header.
+
+Nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,26 @@ from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load as load_tensors
+from safetensors import SafetensorError
 
 from pcam.config import ModelConfig
 from pcam.errors import RunError
 from pcam.models import PatchClassifier, build
-from pcam.training.checkpoint import FORMAT
+from pcam.training.checkpoint import FORMAT, parse_weights, read_weights
+from pcam.training.runs import MODEL_FILE, Run
 
 _MEND = "give a run folder or its model.safetensors"
+
+
+def load_model(run: Run) -> PatchClassifier:
+    """Return a completed run's model in evaluation mode, on the CPU; see `PatchClassifier.predict_logits`.
+
+    Raises:
+        RunError: the run is not completed, or its weights are not those that it recorded.
+    """
+    if run.state != "completed":
+        raise RunError(f"{run.path}: the run is {run.state}; only a completed run has a model")
+    return _with_weights(run.config.model, read_weights(run.path / MODEL_FILE, run.final["sha256"]))
 
 
 def load_model_file(path: Path | str) -> PatchClassifier:
@@ -33,22 +47,27 @@ def load_model_file(path: Path | str) -> PatchClassifier:
         content = path.read_bytes()
         if (recorded := _recorded_sha256(path)) not in (None, hashlib.sha256(content).hexdigest()):
             raise RunError(f"{path} is damaged: its SHA-256 is not {recorded[:12]} as recorded beside it; restore it")
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})["pcam"])
-        weights = load_tensors(content)
-    except (SafetensorError, OSError) as error:
+        weights, metadata = parse_weights(content)
+    except (SafetensorError, ValueError, OSError) as error:
         raise RunError(f"{path}: not a readable safetensors file ({error}); {_MEND}") from error
-    except (KeyError, ValueError) as error:
-        raise RunError(f"{path}: its header names no model of pcam; {_MEND}") from error
-    if about.get("format") != FORMAT:
-        raise RunError(f"{path} has format {about.get('format')}, this version reads {FORMAT}; update pcam")
     try:
-        with torch.random.fork_rng(devices=[]):  # the first weights are drawn and overwritten: no trace of that
-            model = build(ModelConfig(**about["model"]))
-        model.load_state_dict(weights)
+        about = json.loads(metadata["pcam"])
+        version = about["format"]
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise RunError(f"{path}: its header names no model of pcam; {_MEND}") from error
+    if version != FORMAT:
+        raise RunError(f"{path} has format {version}, this version reads {FORMAT}; update pcam")
+    try:
+        return _with_weights(ModelConfig(**about["model"]), weights)
     except (KeyError, TypeError, ValidationError, RuntimeError) as error:
         reason = str(error).splitlines()[0].rstrip(":")
         raise RunError(f"{path}: its weights do not fit the model that it names ({reason}); {_MEND}") from error
+
+
+def _with_weights(config: ModelConfig, weights: dict[str, torch.Tensor]) -> PatchClassifier:
+    with torch.random.fork_rng(devices=[]):  # the first weights are drawn and overwritten: no trace of that
+        model = build(config)
+    model.load_state_dict(weights)
     return model.eval()
 
 
