@@ -186,7 +186,8 @@ def training(batches: Iterator[Batch], steps: int) -> Turn:
     def turn() -> int:
         for _ in range(steps):
             batch = next(batches)
-            inputs = model.normalise(augment(batch.patches, config.train.augment, augment_generator(0, 0, 0)))
+            changed = augment(batch.patches, config.train.augment, augment_generator(0, 0, 0))
+            inputs = model.normalise(changed, in_place=True)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(model(inputs), batch.labels.float())
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

@@ -51,7 +51,8 @@ def training_step(
     def step() -> None:
         inputs = ready
         if not model_only:
-            inputs = model.normalise(augment(patches, settings.augment, augment_generator(0, 0, 0)))
+            changed = augment(patches, settings.augment, augment_generator(0, 0, 0))
+            inputs = model.normalise(changed, in_place=True)
             inputs = inputs.to(memory_format=layout)
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             logits = network(inputs).float()

@@ -7,9 +7,10 @@ import time
 import numpy as np
 import pytest
 
+from pcam.data.color import EOSIN, HAEMATOXYLIN
 from pcam.data.format import Split, open_split
 from pcam.evaluation import features
-from pcam.evaluation.features import EOSIN, FEATURE_NAMES, HAEMATOXYLIN, input_features, patch_features, stain_densities
+from pcam.evaluation.features import FEATURE_NAMES, input_features, patch_features, stain_densities
 
 
 def plain(*colour: int) -> np.ndarray:

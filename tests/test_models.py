@@ -63,6 +63,14 @@ def test_scoring_refuses_what_is_not_bytes(patches: torch.Tensor) -> None:
         make("mlp").predict_logits(patches.float())
 
 
+def test_normalisation_in_place_writes_the_same_over_the_values(patches: torch.Tensor) -> None:
+    model, values = make("mlp"), to_channels_first(patches)
+    expected = model.normalise(values)
+    assert torch.equal(values, to_channels_first(patches))
+    assert torch.equal(model.normalise(values, in_place=True), expected)
+    assert torch.equal(values, expected)
+
+
 def test_normalisation_centres_the_training_patches(patches: torch.Tensor) -> None:
     model = make("mlp")
     values = to_channels_first(patches)

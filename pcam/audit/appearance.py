@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from pcam.data.color import LUMA
+
 _CENTRE = slice(32, 64)  # the label speaks of these pixels only
 _CUTS = (5, 25, 50, 75, 95)
-_LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+_LUMINANCE = np.array(LUMA, dtype=np.float32)
 
 
 def planes(patches: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pcam.audit.scan import Scan
+from pcam.data.color import DIAMINOBENZIDINE, EOSIN, HAEMATOXYLIN
 from pcam.data.format import PATCH_SHAPE
 
 _BLOCK = 64  # patches: the thirty responses of a block are then 70 MB
@@ -23,7 +24,7 @@ _SIDE = PATCH_SHAPE[0]
 _SCALES = (1.0, 2.0, 4.0)  # pixels, about 1 to 4 µm: within a nucleus up to its size
 _REGIONS = ((slice(32, 64), 1), (slice(16, 80), 4), (slice(0, 96), 9))  # and each how many pixels for a quantile
 _CUTS = (5, 25, 50, 75, 95)
-_STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], dtype=np.float32)  # H, E and DAB
+_STAINS = np.array([HAEMATOXYLIN, EOSIN, DIAMINOBENZIDINE], dtype=np.float32)
 _CERTAIN = 0.995  # a correlation nearer to 1 than this is a matter of rounding
 
 

@@ -77,7 +77,8 @@ def training_parts(
 
     def prepare() -> None:
         nonlocal inputs
-        inputs = model.normalise(augment(batch.patches, config.train.augment, augment_generator(0, 0, 0)))
+        changed = augment(batch.patches, config.train.augment, augment_generator(0, 0, 0))
+        inputs = model.normalise(changed, in_place=True)
 
     def forward() -> None:
         nonlocal loss

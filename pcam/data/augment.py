@@ -15,12 +15,7 @@ import math
 import torch
 
 from pcam.config import AugmentConfig
-
-_LUMA = (0.299, 0.587, 0.114)  # weights of R, G, B in brightness, ITU-R BT.601
-
-# Optical densities of R, G, B per dye: haematoxylin, eosin, and a third for what is neither (Ruifrok and Johnston 2001,
-# "Quantification of histochemical staining by color deconvolution").
-_DYES = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+from pcam.data.color import DIAMINOBENZIDINE, EOSIN, HAEMATOXYLIN, LUMA
 
 
 def augment(
@@ -80,7 +75,7 @@ def normalise(
         patches: uint8 or float32 (B, H, W, 3) in 0..255.
         mean: float32 (3,).
         std: float32 (3,), not 0.
-        out: float32 (B, H, W, 3), written to; None: a new one.
+        out: float32 (B, H, W, 3), written to, and may be `patches`; None: a new one.
 
     Returns:
         float32 (B, 3, H, W), in channels-last memory order.
@@ -92,8 +87,9 @@ def normalise(
     if out is None:
         values = torch.addcmul(shift, rows.float(), scale)
     else:
-        # Copied first: with two types in one step the library would make a converted copy of its own.
-        values = out.view(rows.shape).copy_(rows)
+        values = out.view(rows.shape)
+        if out is not patches:  # copied first: of two types in one step the library would make a converted copy itself
+            values.copy_(rows)
         torch.addcmul(shift, values, scale, out=values)
     return values.view(n, height, width, channels).permute(0, 3, 1, 2)
 
@@ -147,7 +143,7 @@ def jitter_stain(values: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
         strength: float32 (B, 3) in [-1, 1]: of haematoxylin, eosin and the rest, for each patch.
     """
     n, channels, height, width = values.shape
-    dyes = torch.tensor(_DYES, device=values.device)
+    dyes = torch.tensor((HAEMATOXYLIN, EOSIN, DIAMINOBENZIDINE), device=values.device)
     matrix = torch.linalg.inv(dyes) @ ((1 + strength)[:, :, None] * dyes)
     density = math.log(256) - torch.log1p(values.permute(0, 2, 3, 1).reshape(n, height * width, channels))
     changed = (256 * torch.exp(-torch.bmm(density, matrix)) - 1).clamp_(0, 255)
@@ -166,7 +162,7 @@ def jitter_color(values: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
     """
     n, channels, height, width = values.shape
     bright, contrast, saturation = (1 + strength).unbind(1)
-    luma = values.new_tensor(_LUMA)
+    luma = values.new_tensor(LUMA)
     mean = values.mean((2, 3)) @ luma * bright
     # Both steps are linear in RGB: scale · (s·I + (1 - s)·[luma luma luma]) with an offset from the mean.
     identity = torch.eye(channels, device=values.device)

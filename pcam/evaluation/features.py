@@ -14,17 +14,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pcam.data.color import EOSIN, HAEMATOXYLIN, LUMA
 from pcam.data.format import Split
 
-# Optical density per stain in red, green and blue: Ruifrok & Johnston 2001, Anal. Quant. Cytol. Histol. 23:291.
-HAEMATOXYLIN = (0.650, 0.704, 0.286)
-EOSIN = (0.072, 0.990, 0.105)
 # Below this optical density a pixel is glass: the β of Macenko et al. 2009 (ISBI, p. 1107).
 GLASS = 0.15
 # Of haematoxylin; chosen by eye on real patches so that nuclei are in and stroma is out.
 NUCLEUS = 0.45
-# Rec. 601 luma: how bright red, green and blue look.
-LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)

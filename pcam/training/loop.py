@@ -170,7 +170,7 @@ def fit(
             generator = augment_generator(seeds.augmentation, here.epoch, here.batch)
             inputs = augment(batch.patches, settings.augment, generator, batch_size=n, first=first)
             with world.sharing(), torch.autocast(train.device.type, torch.bfloat16, enabled=half):
-                logits = model(model.normalise(inputs)).float()
+                logits = model(model.normalise(inputs, in_place=True)).float()
             targets = batch.labels.float() * (1 - settings.label_smoothing) + settings.label_smoothing / 2
             loss = binary_cross_entropy_with_logits(logits, targets, reduction="sum") / n
             optimiser.zero_grad(set_to_none=True)

@@ -37,10 +37,10 @@ _CODE = (
     "config.py",
     *(
         f"data/{name}.py"
-        for name in ("format", "hdf5", "values", "buffers", "threads", "reader", "order", "loader", "augment")
+        for name in ("format", "hdf5", "values", "buffers", "threads", "reader", "order", "loader", "color", "augment")
     ),
     "models/*.py",
-    *(f"training/{name}.py" for name in ("seeds", "schedule", "distributed", "loop", "launch")),
+    *(f"training/{name}.py" for name in ("seeds", "schedule", "distributed", "loop", "validate", "launch")),
 )
 
 
