@@ -22,6 +22,7 @@ from pcam.config import Config, build_config, dump_yaml
 from pcam.errors import ConfigError, RunError
 from pcam.storage import claim
 from pcam.training import Run, list_runs, load_model, run_id, train
+from pcam.training import loop as loop_module
 from pcam.training.distributed import World, joined
 
 TRAIN = {"epochs": 2, "batch_size": 20, "threads": 1, "augment": {"flip": True, "rotate": True, "color": 0.1}}
@@ -57,9 +58,10 @@ class Member:
         return self.output.read_text()
 
 
-def live(words: list[str], place: dict[str, str], output: Path) -> None:
-    """Be one process of a run."""
+def live(words: list[str], place: dict[str, str], output: Path, look: float) -> None:
+    """Be one process of a run, which looks at its losses after `look` seconds."""
     os.environ.update(place)
+    loop_module._READ_SECONDS = look
     with output.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -67,7 +69,9 @@ def live(words: list[str], place: dict[str, str], output: Path) -> None:
     main(words)
 
 
-def start(rank: int, size: int, port: int, config: Path, data: Path, runs: Path, *more: str) -> Member:
+def start(
+    rank: int, size: int, port: int, config: Path, data: Path, runs: Path, *more: str, look: float = 0.5
+) -> Member:
     """Start one process with what torchrun would give it."""
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     place = {key: str(value) for key, value in names.items()} if size > 1 else {}
@@ -76,7 +80,7 @@ def start(rank: int, size: int, port: int, config: Path, data: Path, runs: Path,
     # Not forked from this process: a fork lacks the threads that torch may have started here, and waits for them.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["pcam.training.launch"])
-    process = context.Process(target=live, args=(words, place, output))
+    process = context.Process(target=live, args=(words, place, output, look))
     process.start()
     return Member(process, output)
 
@@ -161,6 +165,17 @@ def test_a_signal_to_one_process_stops_all_and_another_number_resumes(tiny: Path
     resumed = train(config, tiny, runs, resume=True, progress=False)
     for curve, values in curves(whole).items():
         assert curves(resumed)[curve] == pytest.approx(values, abs=1e-5, rel=0), curve
+
+
+def test_a_loss_that_is_no_number_is_recorded_whoever_looks_first(tiny: Path, tmp_path: Path) -> None:
+    steep = ["train.lr=100", "train.optimizer=sgd", "train.schedule=constant", "train.weight_decay=10"]
+    path, port = write(build_config(CONFIGS["mlp"], [*steep, "train.batch_size=2"]), tmp_path), free_port()
+    both = [start(rank, 2, port, path, tiny, tmp_path / "runs", look=0 if rank else 600) for rank in (0, 1)]
+    complaints = [member.end() for member in both]
+    assert [member.process.exitcode for member in both] == [2, 2], complaints
+    (run,) = list_runs(tmp_path / "runs")
+    assert run.state == "failed"
+    assert run.status["reason"].startswith("the loss became "), complaints
 
 
 def test_a_refusal_is_told_by_the_first_process(tiny: Path, tmp_path: Path) -> None:

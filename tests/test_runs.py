@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,10 +19,12 @@ import pytest
 from pcam.config import build_config, config_leaves, dump_yaml
 from pcam.data import loader
 from pcam.data.format import Split, split_path
-from pcam.errors import RunError
+from pcam.errors import DataError, RunError
 from pcam.storage import claim, read_json, sha256_file, write_json
-from pcam.training import Run, list_runs, load_model, open_run, run_id, train
+from pcam.training import Interrupted, Run, list_runs, load_model, open_run, run_id, train
+from pcam.training.compare import library_versions
 from pcam.training.runs import code_version
+from pcam.training.stop import StopRequest
 
 TREE = {"model": {"name": "mlp", "hidden": 4}, "train": {"epochs": 1, "batch_size": 16, "threads": 1}}
 CONFIG = build_config(TREE)
@@ -58,7 +61,10 @@ def test_code_version_covers_all_that_training_loads() -> None:
         "pcam",
         *(f"pcam.{name}" for name in ("errors", "storage", "provenance", "data", "data.tables", "training")),
     }
-    harmless |= {f"pcam.training.{name}" for name in ("runs", "stop", "checkpoint", "compare", "mirror", "tracking")}
+    harmless |= {
+        f"pcam.training.{name}"
+        for name in ("runs", "stop", "checkpoint", "compare", "environment", "mirror", "tracking")
+    }
     code = "import sys, pcam.training.launch; print(*[m for m in sys.modules if m.split('.')[0] == 'pcam'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     from pcam.training import runs
@@ -132,6 +138,34 @@ def test_a_run_of_other_libraries_is_returned_with_a_warning(
     assert "was trained with torch 1.0 and here it is" in caplog.text
 
 
+def test_each_part_of_a_run_keeps_its_environment(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop = StopRequest()
+    stop.number = signal.SIGTERM
+    for job in ("1", "1", "2"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        with pytest.raises(Interrupted):
+            train(CONFIG, tiny, tmp_path, resume=True, progress=False, stop=stop)
+    (run,) = list_runs(tmp_path)
+    begun = run.environment
+    begun["versions"]["torch"] = "1.0"
+    write_json(run.path / "environment.json", begun)
+    train(CONFIG, tiny, tmp_path, resume=True, progress=False)
+    assert "was begun with torch 1.0 and here it is" in caplog.text
+    assert [part["slurm"]["job_id"] for part in run.environment["earlier"]] == ["1", "2"]
+    assert [part["versions"]["torch"] == "1.0" for part in run.environment["earlier"]] == [False, True]
+    assert run.environment["versions"]["torch"] == library_versions()["torch"]
+
+
+def test_a_split_without_labels_leaves_no_folder(tiny: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(tiny, tmp_path / "data"))
+    split_path(data, "valid", "y").unlink()
+    with pytest.raises(DataError, match="valid has no labels; training needs its y file beside the x file"):
+        train(CONFIG, data, tmp_path / "runs", progress=False)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_what_the_stored_values_cost_is_told(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,7 +197,7 @@ def test_a_claimed_run_is_refused(tiny: Path, tmp_path: Path) -> None:
 SIXTEEN = """
 import json, multiprocessing, sys
 from pcam.config import load_config
-from pcam.errors import RunError
+from pcam.errors import DataError, RunError
 from pcam.training import launch
 
 config, data, runs = sys.argv[1:]

@@ -58,6 +58,7 @@ def test_switches_are_set_recorded_and_put_back(deterministic: bool) -> None:
         "deterministic_algorithms": deterministic,
         "cudnn_deterministic": deterministic,
         "cudnn_benchmark": not deterministic,
+        "float32_products": ["ieee", "ieee", "ieee"],
         "cublas_workspace": ":4096:8",
         "threads": 1,
     }
@@ -73,6 +74,17 @@ def test_switches_are_put_back_after_an_error() -> None:
     with pytest.raises(KeyError), reproducible(Seeds.of(0), not before, threads=0):
         raise KeyError
     assert torch.are_deterministic_algorithms_enabled() is before
+
+
+def test_products_are_float32_whatever_was_set_before() -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")  # bfloat16, where the processor has it
+    try:
+        with reproducible(Seeds.of(0), True, threads=0):
+            assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("control", CONTROLS)

@@ -42,6 +42,7 @@ __all__ = [
     "batch_indices",
     "block_order",
     "epoch_order",
+    "known_labels",
     "rank_rows",
     "subset_indices",
 ]
@@ -158,10 +159,6 @@ class Loader:
         rounding: bool = False,
         context: Literal["fork", "spawn", "forkserver"] | None = None,
     ) -> None:
-        if split.labels is None:
-            raise DataError(
-                f"{split.directory}: {split.name} has no labels; training needs its y file beside the x file"
-            )
         self.split = split
         self.batch_size = batch_size
         self.workers = workers
@@ -171,7 +168,7 @@ class Loader:
         self.balance = balance
         self.device = torch.device(device)
         self.indices = np.arange(len(split), dtype=np.int64) if indices is None else indices
-        self.labels = split.labels[self.indices]
+        self.labels = known_labels(split)[self.indices]
         if balance and len(np.unique(self.labels)) < 2:
             raise DataError(f"{split.directory}: {split.name}: data.balance needs patches of both classes; set it off")
         self._context = context
@@ -290,6 +287,17 @@ class Loader:
         for batch, misfits in read:
             self._reader.misfits[batch.indices.numpy()] = misfits  # a worker notes them in its own memory
             yield batch
+
+
+def known_labels(split: Split) -> NDArray[np.uint8]:
+    """Return the labels (N,) of a split.
+
+    Raises:
+        DataError: it has none.
+    """
+    if split.labels is None:
+        raise DataError(f"{split.directory}: {split.name} has no labels; training needs its y file beside the x file")
+    return split.labels
 
 
 def _free_memory(device: torch.device) -> int:

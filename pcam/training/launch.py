@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import platform
 import secrets
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -17,19 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import pcam
 from pcam.config import Config, dump_yaml
 from pcam.data.format import Split, data_kind, open_split
-from pcam.data.loader import Loader, subset_indices
+from pcam.data.loader import Loader, known_labels, subset_indices
 from pcam.errors import DataError, PcamError, RunError, StorageError
 from pcam.models import PatchClassifier, build, model_class
-from pcam.provenance import cpu_name, git_state, hardware, lock_hash, slurm_job
 from pcam.storage import ClaimedError, claim, remove_strays, sha256_file, write_bytes, write_json, write_text
 from pcam.training.checkpoint import checkpoint_folders, weights_bytes
-from pcam.training.compare import changed_libraries, library_versions
 from pcam.training.distributed import World, joined
+from pcam.training.environment import environment, note_other_libraries, record_environment
 from pcam.training.loop import Position, fit
-from pcam.training.runs import MODEL_FILE, Run, code_version, identity, split_record
+from pcam.training.runs import MODEL_FILE, Run, identity, split_record
 from pcam.training.seeds import Seeds, choose_device, reproducible, seed_generators
 from pcam.training.stop import Interrupted, StopRequest
 from pcam.training.tracking import mirrored
@@ -73,11 +69,11 @@ def train(
     with joined(device) as world:
         splits = [open_split(data_dir, name) for name in (config.data.train_split, config.data.valid_split)]
         task = _Task(config, splits, seeds or Seeds.of(config.seed), stop or StopRequest(), device, world, progress)
-        _need_both_classes(task)
+        _need_labels(task)
         records = {split.name: split_record(split) for split in splits}
         run = _run_of(task, Path(runs_dir), records)
         if world.told(_is_completed(run)):
-            _note_other_libraries(run)
+            note_other_libraries(run, "was trained")
             remove_strays(run.path, held=False)  # of one that was killed after its last word
             return run
         while True:
@@ -141,17 +137,6 @@ def _is_completed(run: Run) -> bool:
     return (run.path / "status.json").exists() and run.state == "completed"
 
 
-def _note_other_libraries(run: Run) -> None:
-    for package in changed_libraries(run.environment["versions"]):
-        _LOG.warning(
-            "%s was trained with %s %s and here it is %s: training again may give other bits",
-            run.path,
-            package.key,
-            package.first,
-            package.second,
-        )
-
-
 def _refuse_unfinished(run: Run, resume: bool) -> None:
     if resume or not (run.path / "status.json").exists():
         return
@@ -189,8 +174,7 @@ def _record_start(run: Run, config: Config, environment: dict[str, Any]) -> None
     run.write_status("claimed")
     remove_strays(run.path)
     write_text(run.path / "config.yaml", dump_yaml(config))
-    resumed = bool(checkpoint_folders(run.path / "checkpoints"))
-    write_json(run.path / "environment.json", {**environment, "resumed": resumed})
+    record_environment(run, environment, resumed=bool(checkpoint_folders(run.path / "checkpoints")))
     run.write_status("running")
 
 
@@ -236,9 +220,10 @@ def _note_rounded(loader: Loader) -> None:
         )
 
 
-def _need_both_classes(task: _Task) -> None:
+def _need_labels(task: _Task) -> None:
     split = task.splits[0]
-    found = [] if split.labels is None else np.unique(split.labels[task.used]).tolist()
+    labels, _ = map(known_labels, task.splits)
+    found = np.unique(labels[task.used]).tolist()
     if len(found) == 1:
         raise DataError(
             f"{split.directory}: {split.name}: every label is {found[0]}; training needs patches of both classes"
@@ -272,33 +257,3 @@ def _write_failed(run: Run, reason: str) -> None:
         run.write_status("failed", reason=reason)
     except StorageError as error:  # the disk that made it fail: the reason is raised, and must not be hidden by this
         _LOG.warning("the run's failure could not be recorded: %s", error)
-
-
-def environment(device: torch.device, controls: dict[str, Any], processes: int = 1) -> dict[str, Any]:
-    """Return what environment.json keeps: versions, hardware, controls, commit, lock and cluster job.
-
-    Args:
-        device: where the run computes.
-        controls: what `reproducible` has set.
-        processes: how many train together.
-    """
-    git = git_state()
-    return {
-        "versions": {
-            "python": platform.python_version(),
-            "pcam": pcam.__version__,
-            **library_versions(),
-        },
-        "platform": platform.platform(),
-        "hardware": hardware(),
-        "cpu": cpu_name(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "controls": controls,
-        "processes": processes,
-        "commit": git.commit,
-        "dirty": git.dirty,
-        "code_version": code_version(),
-        "lock_sha256": lock_hash(),
-        "slurm": slurm_job(),
-        "command": sys.argv,
-    }

@@ -185,7 +185,9 @@ def fit(
             here.batch += 1
             bar.update()
             number = world.agree(stop.number)
-            if number is not None or time.monotonic() > read_at + _READ_SECONDS:
+            # Not the others: one whose clock runs ahead would leave on a NaN, and the first, which records why a run
+            # failed, would know only that it is gone.
+            if number is not None or (world.first and time.monotonic() > read_at + _READ_SECONDS):
                 read_back()
                 read_at = time.monotonic()
             if number is not None:

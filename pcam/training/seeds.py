@@ -22,6 +22,9 @@ from torch.utils import deterministic
 from pcam.errors import ConfigError
 
 _MEMORY: Any = deterministic  # its switch is made at run time, where no type checker sees it
+_BACKENDS: Any = torch.backends  # likewise
+# Whoever lowers these for speed has float32 multiplied as bfloat16 or TF32, wherever the machine can.
+_PRODUCTS = (_BACKENDS.mkldnn.matmul, _BACKENDS.mkldnn.conv, _BACKENDS.cuda.matmul)
 
 Control = Literal["initialisation", "order", "augmentation", "library"]
 CONTROLS: tuple[Control, ...] = ("initialisation", "order", "augmentation", "library")
@@ -91,6 +94,7 @@ def reproducible(seeds: Seeds, deterministic: bool, threads: int) -> Iterator[di
         torch.backends.cudnn.benchmark,
         torch.get_num_threads(),
         _MEMORY.fill_uninitialized_memory,
+        [products.fp32_precision for products in _PRODUCTS],
     )
     # Read by cuBLAS when it starts, so it is set whether or not this run uses a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -100,6 +104,8 @@ def reproducible(seeds: Seeds, deterministic: bool, threads: int) -> Iterator[di
     _MEMORY.fill_uninitialized_memory = False
     torch.backends.cudnn.deterministic = deterministic
     torch.backends.cudnn.benchmark = not deterministic
+    for products in _PRODUCTS:
+        products.fp32_precision = "ieee"
     if threads:
         torch.set_num_threads(threads)
     seed_generators(seeds.initialisation)
@@ -109,6 +115,7 @@ def reproducible(seeds: Seeds, deterministic: bool, threads: int) -> Iterator[di
             "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
             "cudnn_deterministic": torch.backends.cudnn.deterministic,
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "float32_products": [products.fp32_precision for products in _PRODUCTS],
             "cublas_workspace": os.environ["CUBLAS_WORKSPACE_CONFIG"],
             "threads": torch.get_num_threads(),
         }
@@ -117,6 +124,8 @@ def reproducible(seeds: Seeds, deterministic: bool, threads: int) -> Iterator[di
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[1:3]
         torch.set_num_threads(before[3])
         _MEMORY.fill_uninitialized_memory = before[4]
+        for products, precision in zip(_PRODUCTS, before[5], strict=True):
+            products.fp32_precision = precision
 
 
 def generator_states() -> dict[str, Any]:

@@ -74,6 +74,7 @@ SOURCES = (
         (
             "test_training.py::test_twin_ends_in_the_same_bits",
             "test_seeds.py::test_switches_are_put_back_after_an_error",
+            "test_seeds.py::test_products_are_float32_whatever_was_set_before",
         ),
     ),
     Source(
