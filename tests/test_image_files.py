@@ -66,7 +66,42 @@ def test_a_palette_is_expanded_and_a_transparent_one_refused(patch: np.ndarray, 
     pixels, verdict = read_image(tmp_path / "palette.png")
     assert np.array_equal(pixels, np.asarray(few.convert("RGB"))) and verdict == "ok: palette expanded"
     few.save(tmp_path / "holes.png", transparency=0)
-    assert read_image(tmp_path / "holes.png") == (None, "refused: colour mode P, not RGB with 8 bits")
+    assert read_image(tmp_path / "holes.png") == (None, "refused: transparent pixels have no colour")
+
+
+def test_a_colour_that_is_declared_transparent_is_refused_where_a_pixel_has_it(
+    patch: np.ndarray, tmp_path: Path
+) -> None:
+    path, image = tmp_path / "key.png", Image.fromarray(patch // 2)
+    image.save(path, transparency=tuple((patch[0, 0] // 2).tolist()))
+    assert read_image(path) == (None, "refused: transparent pixels have no colour")
+    image.save(path, transparency=(255, 255, 255))
+    pixels, verdict = read_image(path)
+    assert np.array_equal(pixels, patch // 2) and verdict == "ok: opaque alpha channel dropped"
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize(("tag", "turn"), [(1, 0), (6, -1), (3, 2), (8, 1), (9, 0)])
+def test_a_picture_is_turned_as_its_orientation_tag_says(
+    patch: np.ndarray, tmp_path: Path, suffix: str, tag: int, turn: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    Image.fromarray(patch).save(tmp_path / f"photograph{suffix}", exif=exif)
+    pixels, verdict = read_image(tmp_path / f"photograph{suffix}")
+    assert np.array_equal(pixels, np.rot90(patch, turn))
+    assert verdict == ("ok: turned as its orientation tag says" if turn else "ok")
+
+
+def test_a_jpeg_is_turned_as_well(patch: np.ndarray, tmp_path: Path) -> None:
+    exif, image = Image.Exif(), Image.fromarray(patch)
+    exif[0x0112] = 6
+    image.save(tmp_path / "plain.jpg")
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    plain, _ = read_image(tmp_path / "plain.jpg")
+    turned, verdict = read_image(tmp_path / "turned.jpg")
+    assert plain is not None and np.array_equal(turned, np.rot90(plain, -1))
+    assert verdict == "ok: turned as its orientation tag says"
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,9 @@ HDF5_SUFFIXES = (".h5", ".hdf5")
 OK = "ok"
 # Only these, whatever the name says: Pillow knows formats that start other programs, such as PostScript.
 _FORMATS = ("PNG", "TIFF", "JPEG")
+_ORIENTATION = 0x0112  # the tag of TIFF and EXIF: 1 is upright, 2 to 8 are the other symmetries of the square
+# What Pillow raises on damaged files, by format.
+_DAMAGED = (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, OverflowError, struct.error)
 _PNG_END = b"IEND\xaeB`\x82"  # the last chunk's name and check sum
 _WHOLE = 64 << 20  # bytes; a longer file is read piece by piece, since it is hardly a patch
 _BLOCK = 128  # patches of an HDF5 file that are in memory at a time
@@ -163,8 +167,8 @@ def read_image(path: Path) -> tuple[np.ndarray | None, str]:
         return None, "refused: far more pixels than 96×96"
     except UnidentifiedImageError:
         return None, "refused: not a PNG, TIFF or JPEG file that can be read"
-    except (OSError, SyntaxError, ValueError, EOFError, TypeError, KeyError, IndexError, OverflowError):
-        return None, "refused: truncated or damaged"  # what Pillow raises on damaged files, by format
+    except _DAMAGED:
+        return None, "refused: truncated or damaged"
 
 
 def _as_patch(image: PIL.Image.Image) -> tuple[np.ndarray | None, str]:
@@ -175,18 +179,28 @@ def _as_patch(image: PIL.Image.Image) -> tuple[np.ndarray | None, str]:
         return None, f"refused: holds {getattr(image, 'n_frames', 1)} pages, not one"
     if image.mode in ("RGB", "RGBA") and _sixteen_bits(image):
         return None, "refused: 16 bits a channel, not 8"
-    if image.mode == "RGB":
-        return np.asarray(image), OK
-    if image.mode == "RGBA":
-        pixels = np.asarray(image)
-        if (pixels[..., 3] == 255).all():
-            return np.ascontiguousarray(pixels[..., :3]), f"{OK}: opaque alpha channel dropped"
-        return None, "refused: transparent pixels have no colour"
-    if image.mode == "P" and "transparency" not in image.info:
-        return np.asarray(image.convert("RGB")), f"{OK}: palette expanded"
+    if image.mode in ("RGB", "RGBA", "P"):
+        return _in_colour(image)
     if image.mode.split(";")[0] in ("1", "L", "LA", "I", "F"):
         return None, f"refused: greyscale ({image.mode}), the stain's colours are missing"
     return None, f"refused: colour mode {image.mode}, not RGB with 8 bits"
+
+
+def _in_colour(image: PIL.Image.Image) -> tuple[np.ndarray | None, str]:
+    from PIL import ImageOps
+
+    remarks = ["palette expanded"] if image.mode == "P" else []
+    # Viewers turn a picture as its tag says; by itself Pillow does so in TIFF only.
+    if image.getexif().get(_ORIENTATION) in range(2, 9):
+        ImageOps.exif_transpose(image, in_place=True)
+        remarks.append("turned as its orientation tag says")
+    # One colour, or one entry of a palette, may be declared to be the transparent one.
+    if image.mode == "RGBA" or "transparency" in image.info:
+        image = image.convert("RGBA")
+        if (np.asarray(image)[..., 3] != 255).any():
+            return None, "refused: transparent pixels have no colour"
+        remarks.append("opaque alpha channel dropped")
+    return np.asarray(image.convert("RGB")), ": ".join([OK, ", ".join(remarks)] if remarks else [OK])
 
 
 def _sixteen_bits(image: PIL.Image.Image) -> bool:

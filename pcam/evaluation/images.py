@@ -80,8 +80,6 @@ def predict_images(
         DataError: a path does not exist, or there is nothing to score in them.
         StorageError: the output cannot be written, or is one of the files to score.
     """
-    from PIL import Image
-
     out = Path(out)
     if out.exists() and not out.is_file():  # found before the work is done, and a device is not overwritten
         raise StorageError(f"cannot write {printable(out)}: it is there and no regular file; choose another path")
@@ -96,7 +94,7 @@ def predict_images(
         temporary.open("w", newline="", encoding="utf-8") as handle,
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such an image gets a verdict instead
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # what Pillow warns of gets a verdict instead
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(COLUMNS)
         for item, score in _scored(loaded, read_items(files), costs.symmetries):
