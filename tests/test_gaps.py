@@ -114,6 +114,42 @@ def test_a_share_of_all_or_none_has_an_interval_all_the_same(hits: int, low: flo
     assert gap.p == 1
 
 
+@pytest.mark.parametrize("hits", [[0.6, 0.6], [0.0, 0.6], [0.6]])
+def test_few_slides_say_little_however_alike_they_are(hits: list[float]) -> None:
+    """The slice is one or two slides of ten positives; their share has no error but of rounding."""
+    shares = np.array([*hits, *np.linspace(0.7, 1.0, 12)])
+    called = (np.arange(10) < 10 * shares[:, None] - 0.5).ravel()
+    group = np.repeat(np.arange(len(shares)), 10)
+    judged = Judged(np.ones(len(group), dtype=bool), called.astype(float), called, group, 2.0)
+    gap = gap_of("sensitivity", judged, group < len(hits))
+    assert gap.value == pytest.approx(np.mean(hits))
+    assert gap.high - gap.low > 0.7 and gap.p > 0.02
+    if len(hits) == 1:
+        assert (gap.low, gap.high, gap.p) == (0, 1, 0.5)
+
+
+def test_slides_count_where_they_hold_the_class_that_the_metric_is_made_of() -> None:
+    """Ten slides, all ten positives of the slice on the first: their sensitivity is that of one slide."""
+    label = np.arange(200) % 20 < 10
+    group = np.where(np.arange(200) < 20, np.where(label, 0, np.arange(200) % 10), 10 + np.arange(200) // 20)
+    judged = Judged(label, label.astype(float), label, group, 2.0)
+    assert gap_of("sensitivity", judged, np.arange(200) < 20).low == pytest.approx(0.05)
+    assert gap_of("specificity", judged, np.arange(200) < 20).low == pytest.approx(0.05 ** (1 / 10))
+
+
+@pytest.mark.parametrize(("groups", "expected"), [(1, 0.05), (10, 1e-5)])
+def test_a_slice_on_which_all_went_wrong_is_weak_as_its_groups_say(groups: int, expected: float) -> None:
+    inside = np.arange(300) < 20
+    called = ~inside & (np.arange(300) % 10 > 0)
+    group = np.where(inside, np.arange(300) % groups, np.arange(300))
+    judged = Judged(np.ones(300, dtype=bool), called.astype(float), called, group, 2.0)
+    gap = gap_of("sensitivity", judged, inside)
+    assert gap.value == 0 and gap.rest_value == pytest.approx(0.9, abs=0.01)
+    assert (gap.p > expected) == (groups == 1)
+    assert gap.p == pytest.approx((1 - 0.86) ** groups, rel=0.5)
+    assert beyond_usual([gap]).min() > 0.05  # of one slide it would say little
+
+
 def slide_gaps(seed: int, spread: float, weak: bool):
     """Sensitivity of 12 slides that differ by `spread` logits anyway; one may be far worse."""
     rng = np.random.default_rng(seed)

@@ -44,6 +44,22 @@ def test_a_planted_slice_is_found_first_and_confirmed(weak: str) -> None:
     assert first >= 19
 
 
+def test_a_slice_on_which_every_positive_is_missed_is_found_first_and_confirmed() -> None:
+    """Nothing varies there, so its own spread says nothing; its ranking stays as good as that of the rest."""
+
+    def struck(split: str, seed: int) -> Scored:
+        s = scored(split, seed)
+        p, dark = s.predictions, s.features["brightness"] < -0.7
+        return Scored(
+            Predictions(split, p.index, p.label, np.where(dark, p.score / 100, p.score)), s.features, s.groups
+        )
+
+    claims = weak_slices(find_slices(struck("valid", 0), struck("test", 1000)))
+    assert claims.loc[0, ["slice", "metric", "value", "verdict"]].tolist() == [
+        "darkest fifth", "sensitivity", 0.0, "confirmed"
+    ]  # fmt: skip
+
+
 def test_nothing_is_claimed_where_nothing_is_weak() -> None:
     silent = found = 0
     for seed in range(20):

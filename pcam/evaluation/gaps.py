@@ -124,6 +124,8 @@ METRICS = {
     "f_beta_all_positive": all_positive_f_beta,
 }
 
+_CLASS = {"sensitivity": True, "specificity": False}  # the one class that these are made of; the others need both
+
 
 def gap_of(metric: str, judged: Judged, inside: Mask) -> Gap:
     """Compare a metric between a slice and the rest.
@@ -135,20 +137,21 @@ def gap_of(metric: str, judged: Judged, inside: Mask) -> Gap:
     """
     value, here = METRICS[metric](judged, inside)
     rest_value, there = METRICS[metric](judged, ~inside)
-    groups_inside = len(np.unique(judged.group[inside]))
-    # Few slides say little about their spread: Student's t with the slides of the slice, not the normal law; of the
-    # two classes, as far as they count, the one on fewer slides is what limits it.
-    classes = [side for side in (judged.label, ~judged.label) if here[side].any()]
-    freedom = max(min((len(np.unique(judged.group[inside & side])) for side in classes), default=1) - 1, 1)
-    low, high = _interval(value, _clustered_error(here, judged.group), freedom, groups_inside)
+    groups, others = (_groups(metric, judged, side) for side in (inside, ~inside))
+    low, high = _interval(value, _clustered_error(here, judged.group), groups)
+    # Few slides say little about their spread: Student's t with the slides of the slice, not the normal law.
+    freedom = max(groups - 1, 1)
     on_logits = 0 < value < 1 and 0 < rest_value < 1
     if on_logits:
         difference = _logit(value) - _logit(rest_value)
         influence = here / (value * (1 - value)) - there / (rest_value * (1 - rest_value))
     else:  # no logit at 0 and 1
         difference, influence = value - rest_value, here - there
-    error = _clustered_error(influence, judged.group)
+    error = _clustered_error(influence, judged.group) if min(groups, others) > 1 else math.inf
     p = float(student.cdf(difference / error, freedom)) if error > 0 else float(difference >= 0)
+    if value == 0:  # nothing varies where all went wrong: each group is one trial that the rest would fail as well
+        rest_low, _ = _interval(rest_value, _clustered_error(there, judged.group), others)
+        p = (1 - rest_low) ** groups
     scale = (difference, error) if on_logits else (math.nan, math.nan)
     return Gap(value, low, high, rest_value, value - rest_value, p, *scale, freedom)
 
@@ -166,7 +169,8 @@ def beyond_usual(slides: Sequence[Gap]) -> Floats:
     Returns:
         float64 (K,), one-sided p-values; those of `slides` where a value is 0 or 1 or fewer than three can be compared.
     """
-    p = np.array([gap.p for gap in slides])
+    # A slide on which all went wrong is one trial of the rest's rate, however many patches it has.
+    p = np.array([max(gap.p, 1 - gap.rest_value) if gap.value == 0 else gap.p for gap in slides])
     difference, error = (np.array([getattr(gap, name) for gap in slides]) for name in ("difference", "error"))
     usable = np.flatnonzero(np.isfinite(difference) & (error > 0))
     for slide in usable if len(usable) > 3 else usable[:0]:
@@ -194,22 +198,30 @@ def _logit(share: float) -> float:
     return math.log(share / (1 - share))
 
 
+def _groups(metric: str, judged: Judged, side: Mask) -> int:
+    """Count the groups that a metric of the patches in `side` rests on; of two classes the one on fewer limits it."""
+    classes = (_CLASS[metric],) if metric in _CLASS else (True, False)
+    return min(int(np.count_nonzero(np.bincount(judged.group[side & (judged.label == one)]))) for one in classes)
+
+
 def _clustered_error(influence: Floats, group: NDArray[np.int64]) -> float:
     """Return the standard error of a sum of influences whose groups are independent of each other."""
     sums = np.bincount(group, weights=influence)
     involved = len(np.unique(group[influence != 0]))
     correction = involved / (involved - 1) if involved > 1 else 1.0
-    return float(np.sqrt(correction * (sums**2).sum()))
+    between, within = correction * (sums**2).sum(), (influence**2).sum()
+    # Two or three groups may have the very same value by chance, and an error of rounding alone; then patches tell.
+    return float(np.sqrt(between if between > 1e-12 * within else within))
 
 
-def _interval(value: float, error: float, freedom: int, groups: int) -> tuple[float, float]:
+def _interval(value: float, error: float, groups: int) -> tuple[float, float]:
     """Return the 95 % interval of a value in [0, 1]: symmetric on the logit scale, so that it stays inside."""
     if not 0 < value < 1:
         # Nothing varied. With n independent groups all alike, a share below 0.05^(1/n) can still be excluded
         # (Hanley & Lippman-Hand 1983, JAMA 249:1743, "if nothing goes wrong, is everything all right?").
         reach = (1 - LEVEL) ** (1 / groups)
         return (reach, 1.0) if value == 1 else (0.0, 1 - reach) if value == 0 else (value, value)
-    if error == 0:
-        return value, value
-    half = float(student.ppf((1 + LEVEL) / 2, freedom)) * error / (value * (1 - value))
+    if groups < 2:  # how slides differ cannot be known from one
+        return 0.0, 1.0
+    half = float(student.ppf((1 + LEVEL) / 2, groups - 1)) * error / (value * (1 - value))
     return float(expit(_logit(value) - half)), float(expit(_logit(value) + half))
