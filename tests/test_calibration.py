@@ -46,6 +46,15 @@ def test_temperature_recovers_the_factor_and_mends_the_scores(factor: float) -> 
         assert expected_calibration_error(test) > 3 * expected_calibration_error(mended)
 
 
+@pytest.mark.filterwarnings("error")
+def test_scores_that_part_the_classes_perfectly_have_a_temperature_all_the_same() -> None:
+    label, score = np.array([0, 0, 1, 1]), np.array([0.0, 0.4, 0.6, 1.0])
+    temperature = fit_temperature(Predictions("valid", np.arange(4), label, score))
+    assert temperature.value == pytest.approx(1 / 20, rel=0.01)
+    mended = temperature.apply(Predictions("test", np.arange(4), label, score)).score
+    assert mended.tolist() == sorted(mended) and mended[[0, 3]].tolist() == [pytest.approx(0), 1]
+
+
 def test_temperature_is_not_applied_where_it_was_fitted() -> None:
     p = overconfident(0, 2.0, n=100)
     with pytest.raises(DataError, match="fitted on 'valid'"):

@@ -59,6 +59,13 @@ def test_delong_finds_no_difference_between_a_model_and_itself() -> None:
     assert (found.value, found.low, found.high, found.p_value) == (0.0, 0.0, 0.0, 1.0)
 
 
+@pytest.mark.parametrize("other", [np.full(8, 0.5), np.repeat([0.9, 0.1], 4)])
+def test_delong_sees_a_perfect_ranking_beside_one_that_is_none(other: np.ndarray) -> None:
+    label, index = np.repeat([0, 1], 4), np.arange(8)
+    perfect, blind = (Predictions("test", index, label, score) for score in (np.linspace(0, 1, 8), other))
+    assert delong(perfect, blind).value >= 0.5 and delong(perfect, blind).p_value == 0
+
+
 def test_p_values_are_uniform_where_there_is_no_difference() -> None:
     p_values = [delong(*two_models(seed, gain=0.0)).p_value for seed in range(300)]
     assert 0.02 < np.mean(np.array(p_values) < 0.05) < 0.09

@@ -44,6 +44,12 @@ def test_chosen_threshold_is_the_cheapest_of_all(seed: int, cost_fn: float, cost
     assert chosen.split == "valid" and "per missed positive" in chosen.rule
 
 
+@pytest.mark.parametrize("unit", [1, 0.1, 1 / 3])
+def test_of_equally_cheap_thresholds_the_lowest_is_taken_in_any_unit(unit: float) -> None:
+    p = Predictions("valid", np.arange(5), np.array([1, 0, 0, 0, 1]), np.array([0.9, 0.5, 0.4, 0.3, 0.2]))
+    assert choose_threshold(p, 3 * unit, unit).value == 0.0  # three false alarms cost what the miss does
+
+
 def test_extremes_are_allowed() -> None:
     backwards = Predictions("valid", np.arange(4), np.array([1, 0, 0, 0]), np.array([0.1, 0.7, 0.8, 0.9]))
     assert (backwards.score < choose_threshold(backwards, 1, 1).value).all()

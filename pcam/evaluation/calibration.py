@@ -75,15 +75,17 @@ class Temperature:
     split: str
 
     def apply(self, predictions: Predictions) -> Predictions:
-        """Return the predictions with rescaled scores; their order stays.
+        """Return the predictions with rescaled scores; their order stays, but that scores may meet at 0 or 1.
 
         Raises:
             DataError: the temperature was fitted on this very split.
         """
+        from scipy.special import expit
+
         if predictions.split == self.split:
             raise DataError(f"the temperature was fitted on '{self.split}'; apply it to another split")
         logit = _logit(predictions.score) / self.value
-        return Predictions(predictions.split, predictions.index, predictions.label, 1 / (1 + np.exp(-logit)))
+        return Predictions(predictions.split, predictions.index, predictions.label, expit(logit))
 
 
 def fit_temperature(predictions: Predictions) -> Temperature:

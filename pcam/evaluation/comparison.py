@@ -68,7 +68,8 @@ def delong(first: Predictions, second: Predictions, level: float = LEVEL) -> Dif
     )
     error = math.sqrt(variance)
     half = float(ndtri(0.5 + level / 2)) * error
-    p_value = float(2 * ndtr(-abs(value) / error)) if error > 0 else 1.0
+    # Where nothing varies, as between a perfect ranking and a constant one, any difference is infinitely many errors.
+    p_value = float(2 * ndtr(-abs(value) / error)) if error > 0 else float(value == 0)
     return Difference(value, value - half, value + half, p_value, len(label), n_positive, "DeLong over patches")
 
 

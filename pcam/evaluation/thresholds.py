@@ -25,7 +25,7 @@ class Threshold:
     """A decision rule "positive where score ≥ value".
 
     Attributes:
-        value: the cut; above 1 where calling no patch positive is cheapest.
+        value: the cut; above the highest score, which may be above 1, where calling no patch positive is cheapest.
         split: the split it was chosen on, or None where it was fixed before any data were seen.
         rule: how it was chosen, in words.
     """
@@ -99,7 +99,8 @@ def choose_threshold(predictions: Predictions, cost_fn: float, cost_fp: float) -
     cuts, tp, fp = counts_by_cut(label, predictions.score)
     cost = cost_fn * (tp[-1] - tp) + cost_fp * fp
     # counts_by_cut runs from the highest cut down; the last cheapest one is the lowest threshold.
-    best = len(cost) - 1 - int(np.argmin(cost[::-1]))
+    # In floating point, three false alarms at 0.1 cost more than one miss at 0.3.
+    best = int(np.flatnonzero(cost <= cost.min() * (1 + 1e-12))[-1])
     rule = f"cheapest on {predictions.split} at {cost_fn:g} per missed positive and {cost_fp:g} per false alarm"
     return Threshold(_between(cuts, best), predictions.split, rule)
 
