@@ -54,6 +54,7 @@ def test_what_is_not_a_result_is_left_alone(tmp_path: Path, prose: str) -> None:
         ("prose", "We trained on 157,286 patches.", "157,286"),
         ("answer", "ROC-AUC is 0.9.", "0.9"),
         ("headline", "Off by -3 points.", "-3"),
+        ("second", 'chapter.no_evidence("2", "It was 0.9 before.")', "0.9"),
     ],
 )
 def test_a_typed_number_is_found(tmp_path: Path, where: str, text: str, number: str) -> None:

@@ -183,13 +183,13 @@ def test_the_mend_is_for_the_data_in_question(project: Path, tiny: Path) -> None
     assert [finding.mend for finding in check.check(tiny) if finding.place == "q4_gradients"] == [f"run {mend}"]
 
 
-def test_a_typed_number_is_not_published(project: Path) -> None:
+def test_a_typed_number_is_neither_built_nor_published(project: Path) -> None:
     execute(project, "q6_slicing", prose="It reaches 0.95.")
-    with pytest.raises(
-        JournalError, match=r"not published: q6_slicing\.ipynb, cell 1: the number 0\.95 is typed by hand"
-    ):
-        publish.publish()
-    assert not (project / "book" / "questions").exists()
+    message = r"q6_slicing\.ipynb, cell 1: the number 0\.95 is typed by hand \(record the value and name it"
+    for act in (publish.publish, stage.build):
+        with pytest.raises(JournalError, match=message):
+            act()
+    assert not (project / "book" / "questions").exists() and not (project / "_build").exists()
 
 
 def test_publishing_copies_pages_evidence_and_outputs(project: Path) -> None:

@@ -24,7 +24,7 @@ from pcam.journal.plan import open_plan
 from pcam.journal.questions import QUESTIONS, Question
 
 WHOLE_JOURNAL = "journal"
-_BOUND_CALLS = {"answer": 1, "note": 0, "headline": 0}  # Chapter method → position of its template
+_BOUND_CALLS = {"answer": 1, "no_evidence": 1, "note": 0, "headline": 0}  # Chapter method → position of its text
 _PART_CALLS = ("answer", "no_evidence")
 _NOT_RESULTS = re.compile(
     r"""^\#+[ ][^\n]*$                   # a heading

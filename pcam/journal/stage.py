@@ -19,7 +19,7 @@ from nbformat import NotebookNode
 from pcam.config import project_root
 from pcam.errors import JournalError, PcamError
 from pcam.journal import fragments
-from pcam.journal.check import check_evidence
+from pcam.journal.check import check_evidence, check_notebook
 from pcam.journal.evidence import Evidence, load_evidence
 from pcam.journal.notebooks import chapter_source, failed_path, read_notebook, source_digest, write_notebook
 from pcam.journal.plan import Plan, open_plan
@@ -94,15 +94,16 @@ def _problem(question: Question, notebook: NotebookNode, evidence: Evidence, rec
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
     stamp = notebook.metadata.get("pcam", {})
     findings = check_evidence(question, evidence, work)
+    source = chapter_source(question)
+    written = read_notebook(source)
+    typed = [f"{f.place}: {f.problem} ({f.mend})" for f in check_notebook(written, question, source.name)]
     checks = (
         (any(cell.execution_count is None for cell in code), "a cell was not executed"),
         (any(o.output_type == "error" for cell in code for o in cell.outputs), "a cell raised an error"),
         (stamp.get("evidence") != sha256_file(record), "its evidence was changed after it was executed"),
         (stamp.get("source") != source_digest(notebook), "its cells were changed after it was executed"),
-        (
-            stamp.get("source") != source_digest(read_notebook(chapter_source(question))),
-            "out of date: its source changed",
-        ),
+        (stamp.get("source") != source_digest(written), "out of date: its source changed"),
+        (bool(typed), typed[0] if typed else ""),
         (bool(findings), findings[0].problem if findings else ""),
     )
     return next((problem for bad, problem in checks if bad), "")
