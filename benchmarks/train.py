@@ -18,13 +18,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from pcam.benchmark.limits import synchronize
+from pcam.benchmark.limits import flops_per_image, measure_limits, synchronize
 from pcam.config import Config, load_config
 from pcam.data.augment import augment
 from pcam.data.loader import augment_generator
 from pcam.models import build
 from pcam.provenance import hardware
-from pcam.training.loop import clip_gradients, make_optimiser
+from pcam.training.loop import clip_gradients, make_optimiser, trained_form
 
 _LEAST_SECONDS = 0.15  # behind one figure
 Timed = Callable[[], object]
@@ -36,14 +36,13 @@ def training_step(
     *,
     precision: str,
     layout: torch.memory_format,
-    compiled: bool = False,
     model_only: bool = False,
 ) -> Timed:
     """Return one step of the loop: augment, normalise, forward, backward, clip, update; or the model's part of it."""
     torch.manual_seed(0)
     model = build(config.model).to(device).to(memory_format=layout)  # type: ignore[call-overload]
     optimiser, settings = make_optimiser(model, config.train), config.train
-    network = torch.compile(model) if compiled else model
+    network = trained_form(model, settings)
     patches = torch.randint(0, 256, (settings.batch_size, 96, 96, 3), dtype=torch.uint8).to(device)
     targets = torch.randint(0, 2, (settings.batch_size,)).float().to(device)
     ready = model.normalise(augment(patches, settings.augment, augment_generator(0, 0, 0))).to(memory_format=layout)
@@ -124,10 +123,17 @@ def main() -> None:
         "  of which the model alone": training_step(cnn, device, precision="bfloat16", layout=last, model_only=True),
     }
     if options.compile:
+        compiled = load_config("cnn", ["train.compile=true"])
         variants["bfloat16, channels last, compiled"] = training_step(
-            cnn, device, precision="bfloat16", layout=last, compiled=True
+            compiled, device, precision="bfloat16", layout=last
         )
-    report(f"cnn, batch {cnn.train.batch_size}", timed(variants, options.repeats, device), "float32, channels first")
+    seconds = timed(variants, options.repeats, device)
+    report(f"cnn, batch {cnn.train.batch_size}", seconds, "float32, channels first")
+    flops = cnn.train.batch_size * flops_per_image(build(cnn.model).to(device), device, training=True)
+    limits = measure_limits(device, ("float32", "bfloat16")).flops_per_second
+    print(f"\n{'model FLOPs utilisation':<46}of {limits['bfloat16'] / 1e9:,.0f} GFLOP/s measured in bfloat16")
+    for name in list(variants)[3:]:
+        print(f"{name:<46}{flops / statistics.median(seconds[name]) / limits['bfloat16']:>9.2f}")
 
     for overrides in (
         [],

@@ -87,6 +87,7 @@ class TrainConfig(_Section):
     grad_clip: float | None = Field(None, gt=0, description="largest global gradient norm; null: no clipping")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="a label 1 counts as 1 less half of this")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the network while training")
+    compile: bool = Field(False, description="fuse the network's kernels with torch.compile; for a GPU")
     augment: AugmentConfig = AugmentConfig()
     deterministic: bool = Field(True, description="only algorithms that give the same bits again")
     threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: the machine's choice, recorded in the run")

@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pcam.config import ModelConfig, load_config
 from pcam.models import build, fold
-from pcam.models.groups import ORDER, _flat_table, products, transform
+from pcam.models.groups import ORDER, products, transform
 from pcam.models.p4m import P4M
 
 TOLERANCE = 1e-4
@@ -112,7 +112,6 @@ def test_the_preset_is_compact() -> None:
 
 
 def test_scoring_first_and_training_after(patches: torch.Tensor) -> None:
-    _flat_table.cache_clear()
     model = make()
     with torch.inference_mode():
         model.eval()(patches)

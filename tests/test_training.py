@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pcam.config import Config, build_config
+from pcam.config import Config, build_config, dump_yaml
 from pcam.data.loader import Loader
 from pcam.errors import ConfigError, DataError, RunError, StorageError
 from pcam.storage import sha256_file
-from pcam.training import Interrupted, Run, TrainingFailed, load_model, train
+from pcam.training import Interrupted, Run, TrainingFailed, list_runs, load_model, train
 from pcam.training import loop as loop_module
 from pcam.training.seeds import CONTROLS, Seeds
 from pcam.training.validate import roc_auc, validate
@@ -281,3 +285,82 @@ def test_runs_folder_that_cannot_be_written(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("a file")
     with pytest.raises(StorageError, match="choose another path"):
         train(small(), tiny, tmp_path / "runs", progress=False)
+
+
+COMPILED = """
+import os, signal, sys
+from pathlib import Path
+from pcam.config import load_config
+from pcam.training import Interrupted, loop, train
+
+config, data, folder = load_config(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
+train(config, data, folder / "whole", progress=False)
+rate = loop.learning_rate
+
+def stopped(settings, step, *rest):
+    if step == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return rate(settings, step, *rest)
+
+loop.learning_rate = stopped
+try:
+    train(config, data, folder / "stopped", progress=False)
+except Interrupted:
+    loop.learning_rate = rate
+    train(config, data, folder / "stopped", progress=False, resume=True)
+"""
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to compile with")
+def test_a_compiled_network_learns_the_same_and_resumes_in_the_same_bits(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 20, 20 and 8 patches: it goes on with the short batch, whose kernels the whole run compiled second.
+    config = small("train.compile=true", "train.batch_size=20", "model.dropout=0")
+    (tmp_path / "config.yaml").write_text(dump_yaml(config))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    command = [sys.executable, "-c", COMPILED, str(tmp_path / "config.yaml"), str(tiny), str(tmp_path)]
+    subprocess.run(command, check=True, env={**os.environ, "TORCHINDUCTOR_COMPILE_THREADS": "1"})
+    whole, stopped = (list_runs(tmp_path / name)[0] for name in ("whole", "stopped"))
+    assert stopped.environment["resumed"] and not whole.environment["resumed"]
+    assert weights_hash(stopped) == weights_hash(whole)
+    assert rows_without_time(stopped) == rows_without_time(whole)
+    plain = train(small("train.batch_size=20", "model.dropout=0"), tiny, tmp_path / "plain", progress=False)
+    losses = [[row["loss"] for row in run.steps] for run in (whole, plain)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_what_cannot_be_compiled_is_one_line(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match=r"needs a compiler, and 'no-such-compiler' is not there: install it"):
+        train(small("train.compile=true", "train.device=cpu"), tiny, tmp_path / "runs", progress=False)
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setenv("CXX", "false")
+    (tmp_path / "config.yaml").write_text(dump_yaml(small("train.compile=true", "train.device=cpu")))
+    command = ["train", str(tmp_path / "config.yaml"), "--data", str(tiny), "--runs", str(tmp_path / "runs")]
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pcam", *command], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 2
+    assert "the network could not be compiled" in done.stderr and "Traceback" not in done.stderr
+    assert list_runs(tmp_path / "runs")[0].state == "failed"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_no_step_waits_for_the_gpu(tiny: Path, tmp_path: Path) -> None:
+    def waits(batch_size: int) -> int:
+        augment = [f"train.augment.{name}=0.1" for name in ("color", "stain")]
+        config = small(f"train.batch_size={batch_size}", "train.augment.shift=2", *augment)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as found:
+                warnings.simplefilter("always")
+                train(config, tiny, tmp_path / str(batch_size), progress=False)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        return sum("synchroniz" in str(warning.message) for warning in found)
+
+    waits(48)  # libraries start
+    few, many = waits(24), waits(1)
+    assert many - few < 48, "46 more steps an epoch, of three, may wait only where the log is read back"

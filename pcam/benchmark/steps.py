@@ -12,7 +12,7 @@ from pcam.data.augment import augment, to_channels_first
 from pcam.data.format import PATCH_SHAPE, Split
 from pcam.data.loader import Batch, Loader, augment_generator
 from pcam.models import PatchClassifier
-from pcam.training.loop import clip_gradients, make_optimiser
+from pcam.training.loop import clip_gradients, make_optimiser, trained_form
 
 Step = Callable[[], None]
 
@@ -61,7 +61,7 @@ def training_parts(
     """Return the parts of a training step by name, to be called in order: each hands its result to the next."""
     batches = full_batches(Loader(split, size, device="cpu"))
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimiser = make_optimiser(model, config.train)
+    optimiser, network = make_optimiser(model, config.train), trained_form(model, config.train)
     model.train()
     batch: Batch
     inputs: torch.Tensor
@@ -83,7 +83,7 @@ def training_parts(
     def forward() -> None:
         nonlocal loss
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            logits = model(inputs).float()
+            logits = network(inputs).float()
         loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, batch.labels.float())
 
     def backward() -> None:

@@ -15,6 +15,7 @@ import math
 import torch
 
 from pcam.config import AugmentConfig
+from pcam.data.buffers import sent
 from pcam.data.color import DIAMINOBENZIDINE, EOSIN, HAEMATOXYLIN, LUMA
 
 
@@ -54,8 +55,8 @@ def augment(
         patches = apply_symmetries(patches, symmetry)
     values = to_channels_first(patches)
     if config.stain:
-        values = jitter_stain(values, stain.to(values.device) * config.stain)
-    return jitter_color(values, jitter.to(values.device) * config.color) if config.color else values
+        values = jitter_stain(values, stain * config.stain)
+    return jitter_color(values, jitter * config.color) if config.color else values
 
 
 def to_channels_first(patches: torch.Tensor) -> torch.Tensor:
@@ -99,17 +100,17 @@ def apply_symmetries(patches: torch.Tensor, symmetry: torch.Tensor) -> torch.Ten
 
     Args:
         patches: (B, H, H, 3).
-        symmetry: int64 (B,): value % 4 quarter turns, then mirrored left to right where it is 4 or more.
+        symmetry: int64 (B,), on the CPU: value % 4 quarter turns, then mirrored left to right where it is 4 or more.
     """
     # Sorted, the patches of one kind lie together and move in one piece; picked out and put back by a mask for each
     # kind, they take three times as long.
     order = symmetry.argsort()
     counts = torch.bincount(symmetry, minlength=8).tolist()
     parts = []
-    for kind, part in enumerate(patches.index_select(0, order.to(patches.device)).split(counts)):
+    for kind, part in enumerate(patches.index_select(0, sent(order, patches.device)).split(counts)):
         turned = torch.rot90(part, kind % 4, dims=(1, 2)).contiguous()
         parts.append(turned.flip(2) if kind >= 4 else turned)
-    return torch.cat(parts).index_select(0, order.argsort().to(patches.device))
+    return torch.cat(parts).index_select(0, sent(order.argsort(), patches.device))
 
 
 def apply_shifts(patches: torch.Tensor, shift: torch.Tensor, most: int) -> torch.Tensor:
@@ -117,7 +118,7 @@ def apply_shifts(patches: torch.Tensor, shift: torch.Tensor, most: int) -> torch
 
     Args:
         patches: (B, H, H, 3).
-        shift: int64 (B, 2), from -most to most: what lies at (y, x) comes from (y + first, x + second).
+        shift: int64 (B, 2), on the CPU, from -most to most: what lies at (y, x) comes from (y + first, x + second).
         most: pixels, less than H.
     """
     n, side = patches.shape[:2]
@@ -127,7 +128,7 @@ def apply_shifts(patches: torch.Tensor, shift: torch.Tensor, most: int) -> torch
         after = wide.narrow(along, side - 1 - most, most).flip(along)
         wide = torch.cat((before, wide, after), along)
     windows = wide.unfold(1, side, 1).unfold(2, side, 1).permute(0, 1, 2, 4, 5, 3)
-    down, right = (shift + most).to(patches.device).unbind(1)
+    down, right = sent(shift + most, patches.device).unbind(1)
     return windows[torch.arange(n, device=patches.device), down, right]
 
 
@@ -140,11 +141,11 @@ def jitter_stain(values: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
 
     Args:
         values: float32 (B, 3, H, W) in 0..255, channels-last.
-        strength: float32 (B, 3) in [-1, 1]: of haematoxylin, eosin and the rest, for each patch.
+        strength: float32 (B, 3) in [-1, 1], on the CPU: of haematoxylin, eosin and the rest, for each patch.
     """
     n, channels, height, width = values.shape
-    dyes = torch.tensor((HAEMATOXYLIN, EOSIN, DIAMINOBENZIDINE), device=values.device)
-    matrix = torch.linalg.inv(dyes) @ ((1 + strength)[:, :, None] * dyes)
+    dyes = torch.tensor((HAEMATOXYLIN, EOSIN, DIAMINOBENZIDINE))
+    matrix = sent(torch.linalg.inv(dyes) @ ((1 + strength)[:, :, None] * dyes), values.device)
     density = math.log(256) - torch.log1p(values.permute(0, 2, 3, 1).reshape(n, height * width, channels))
     changed = (256 * torch.exp(-torch.bmm(density, matrix)) - 1).clamp_(0, 255)
     return changed.view(n, height, width, channels).permute(0, 3, 1, 2)
@@ -158,11 +159,11 @@ def jitter_color(values: torch.Tensor, strength: torch.Tensor) -> torch.Tensor:
 
     Args:
         values: float32 (B, 3, H, W) in 0..255, channels-last.
-        strength: float32 (B, 3): b, c and s of each patch.
+        strength: float32 (B, 3), on the CPU: b, c and s of each patch.
     """
     n, channels, height, width = values.shape
-    bright, contrast, saturation = (1 + strength).unbind(1)
-    luma = values.new_tensor(LUMA)
+    bright, contrast, saturation = sent(1 + strength, values.device).unbind(1)
+    luma = sent(torch.tensor(LUMA), values.device)
     mean = values.mean((2, 3)) @ luma * bright
     # Both steps are linear in RGB: scale · (s·I + (1 - s)·[luma luma luma]) with an offset from the mean.
     identity = torch.eye(channels, device=values.device)

@@ -1,4 +1,4 @@
-"""Memory for batches of patches, used again as soon as nobody holds the batch that lies in it."""
+"""Memory for batches of patches, used again as soon as nobody holds the batch that lies in it; the way to a device."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ class Buffers:
         if len(self._arrays) < _POOLED:
             self._arrays.append(new)
         return torch.from_numpy(new[:])
+
+
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a small CPU tensor on a device, without waiting until the device has done what it was asked before."""
+    return values.to(device, non_blocking=True)
 
 
 def _references(arrays: list[NDArray[np.uint8]], number: int) -> int:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from pcam.data.buffers import Buffers
+from pcam.data.buffers import Buffers, sent
 from pcam.data.format import PATCH_SHAPE, Split
 from pcam.data.order import (
     augment_generator,
@@ -260,10 +260,10 @@ class Loader:
         if self._resident is not None:
             buffers = Buffers()
             for rows in positions:
-                labels = torch.from_numpy(self.labels[rows].astype(np.int64)).to(self.device)
+                labels = sent(torch.from_numpy(self.labels[rows].astype(np.int64)), self.device)
                 # A GPU's own allocator uses memory again.
                 out = buffers.empty(len(rows)) if self.device.type == "cpu" else None
-                patches = torch.index_select(self._resident, 0, torch.from_numpy(rows).to(self.device), out=out)
+                patches = torch.index_select(self._resident, 0, sent(torch.from_numpy(rows), self.device), out=out)
                 yield Batch(patches, labels, torch.from_numpy(self.indices[rows]))
             return
         for batch in self._read([self.indices[rows] for rows in positions]):

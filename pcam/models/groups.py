@@ -13,8 +13,8 @@ positions is a view and moves nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import nn
@@ -51,19 +51,13 @@ def filter_table(size: int, orientations: int) -> torch.Tensor:
     return table
 
 
-@cache
-def _flat_table(size: int, orientations: int, device: torch.device) -> torch.Tensor:
-    # Built once, and no buffer of the layers: whoever averages or casts a model's buffers would spoil an index.
-    with torch.inference_mode(False):  # else a table first built while scoring could not be used to train
-        return filter_table(size, orientations).flatten().to(device)
-
-
 class GroupConv(nn.Module):
     """A convolution from the patch (`lifting`) or from fields to fields, without bias.
 
     Attributes:
         weight: (outputs, inputs, orientations·size·size), one filter for each output field.
         shape: of the filter table, (8, orientations, size, size).
+        table: `filter_table`, flat, on the device of the weight.
     """
 
     def __init__(
@@ -75,11 +69,17 @@ class GroupConv(nn.Module):
         # Three dimensions: torch's channels-last order is for tensors of four only.
         self.weight = nn.Parameter(torch.empty(outputs, sum(inputs), self.shape[1] * size * size))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        # No buffer: whoever averages or casts a model's buffers would spoil an index.
+        self.table = filter_table(size, self.shape[1]).flatten()
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.table = self.table.to(self.weight.device)
+        return self
 
     def filters(self) -> torch.Tensor:
         """Return the filters of all orientations, (8·outputs, orientations·inputs, size, size)."""
-        table = _flat_table(self.shape[2], self.shape[1], self.weight.device)
-        chosen = self.weight.index_select(2, table).unflatten(2, self.shape)
+        chosen = self.weight.index_select(2, self.table).unflatten(2, self.shape)
         parts = chosen.permute(2, 0, 3, 1, 4, 5).flatten(0, 1).split(self.inputs, dim=2)
         return torch.cat([part.flatten(1, 2) for part in parts], dim=1)
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,7 +21,7 @@ from numpy.typing import NDArray
 from pcam.config import Config, dump_yaml
 from pcam.data.format import Split, data_kind, open_split
 from pcam.data.loader import Loader, known_labels, subset_indices
-from pcam.errors import DataError, PcamError, RunError, StorageError
+from pcam.errors import ConfigError, DataError, PcamError, RunError, StorageError, clip
 from pcam.models import PatchClassifier, build, model_class
 from pcam.storage import ClaimedError, claim, remove_strays, sha256_file, write_bytes, write_json, write_text
 from pcam.training.checkpoint import checkpoint_folders, weights_bytes
@@ -32,6 +35,7 @@ from pcam.training.tracking import mirrored
 
 _LOG = logging.getLogger(__name__)
 _WAIT_SECONDS = 0.5
+_MACOS = sys.platform == "darwin"
 
 
 def train(
@@ -67,6 +71,7 @@ def train(
     model_class(config.model.name)
     device = choose_device(config.train.device)
     with joined(device) as world:
+        _need_compiler(config, device, world)
         splits = [open_split(data_dir, name) for name in (config.data.train_split, config.data.valid_split)]
         task = _Task(config, splits, seeds or Seeds.of(config.seed), stop or StopRequest(), device, world, progress)
         _need_labels(task)
@@ -220,6 +225,20 @@ def _note_rounded(loader: Loader) -> None:
         )
 
 
+def _need_compiler(config: Config, device: torch.device, world: World) -> None:
+    if not config.train.compile:
+        return
+    if world.size > 1:
+        raise ConfigError(f"train.compile is for one process, and this is one of {world.size}: set it to false")
+    variable, usual = ("CC", "gcc") if device.type == "cuda" else ("CXX", "clang++" if _MACOS else "g++")
+    compiler = os.environ.get(variable, usual)
+    if shutil.which(compiler) is None:
+        raise ConfigError(
+            f"train.compile needs a compiler, and '{compiler}' is not there: install it, name another in {variable}, "
+            "or set train.compile=false"
+        )
+
+
 def _need_labels(task: _Task) -> None:
     split = task.splits[0]
     labels, _ = map(known_labels, task.splits)
@@ -248,6 +267,10 @@ def _recorded(run: Run) -> Iterator[None]:
             reason = f"a reader process died ({str(error).splitlines()[0].strip()}): it may have run out of memory"
             _write_failed(run, reason)
             raise RunError(f"{run.path}: {reason}; continue with --resume, or with data.workers=0") from error
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = f"the network could not be compiled ({clip(str(error).splitlines()[0])})"
+            _write_failed(run, reason)
+            raise RunError(f"{run.path}: {reason}; train with train.compile=false") from error
         _write_failed(run, f"{type(error).__name__}: {error}")
         raise
 

@@ -12,6 +12,7 @@ import logging
 import math
 import signal
 import time
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -111,6 +112,7 @@ def fit(
     optimiser = make_optimiser(model, settings)
     averaged: AveragedModel | None = None
     judged: Any = model
+    network = trained_form(model, settings)
     if settings.average:
         averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.average), use_buffers=True)
         judged = averaged.module
@@ -170,7 +172,7 @@ def fit(
             generator = augment_generator(seeds.augmentation, here.epoch, here.batch)
             inputs = augment(batch.patches, settings.augment, generator, batch_size=n, first=first)
             with world.sharing(), torch.autocast(train.device.type, torch.bfloat16, enabled=half):
-                logits = model(model.normalise(inputs, in_place=True)).float()
+                logits = network(model.normalise(inputs, in_place=True)).float()
             targets = batch.labels.float() * (1 - settings.label_smoothing) + settings.label_smoothing / 2
             loss = binary_cross_entropy_with_logits(logits, targets, reduction="sum") / n
             optimiser.zero_grad(set_to_none=True)
@@ -237,6 +239,18 @@ def make_optimiser(model: PatchClassifier, settings: TrainConfig) -> torch.optim
         nesterov = settings.momentum > 0
         return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, nesterov=nesterov, fused=True)
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
+
+
+def trained_form(model: PatchClassifier, settings: TrainConfig) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return what a training step calls: the model itself, or kernels compiled for it that work on its weights."""
+    if not settings.compile:
+        return model
+    torch.compiler.reset()  # what earlier runs of this process compiled counts towards a limit, beyond which none is
+    # A form for each shape of batch. One for all shapes would be made when a second shape is met: a run that goes on in
+    # the middle of an epoch would meet them in another order, and compute with other kernels.
+    options: Any = {"deterministic": settings.deterministic}
+    compiled: Callable[[torch.Tensor], torch.Tensor] = torch.compile(model, dynamic=False, options=options)
+    return compiled
 
 
 def clip_gradients(model: PatchClassifier, most: float | None) -> torch.Tensor:
