@@ -22,7 +22,6 @@ from typing import Any
 
 from pcam.errors import StorageError
 
-_READ_BYTES = 1 << 22
 _AGAIN_SECONDS = 0.05
 
 
@@ -177,14 +176,11 @@ def sha256_file(path: Path | str) -> str:
     Raises:
         StorageError: it cannot be read.
     """
-    digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:
-            while block := file.read(_READ_BYTES):
-                digest.update(block)
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror}") from error
-    return digest.hexdigest()
 
 
 class ClaimedError(StorageError):
@@ -280,9 +276,13 @@ def _take_over_if_dead(path: Path) -> None:
 
 
 def _start_time(pid: int) -> int | None:
-    """Return the clock tick at which a process began (Linux), so that a reused pid is not taken for its owner."""
+    """Return the clock tick at which a process began (Linux), so that a reused pid is not taken for its owner.
+
+    None where it cannot be known, and of a dead process whose pid is kept for a parent that never asks how it ended.
+    """
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] == "Z" else int(fields[19])
     except (OSError, ValueError, IndexError):
         return None
 

@@ -9,6 +9,7 @@ import resource
 import time
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,6 +71,17 @@ def test_equal_weights_are_equal_bytes() -> None:
 
 def test_none_yet(tmp_path: Path) -> None:
     assert load_last(tmp_path) is None
+
+
+def test_a_damaged_one_takes_no_sound_ones_place(tmp_path: Path) -> None:
+    for step in (60, 120):
+        write(tmp_path, step)
+    damage(tmp_path / "step-00000120" / "state.pt", "cut")
+    with pytest.warns(UserWarning, match="going on from .*step-00000060"):
+        load_last(tmp_path)
+    for step in (70, 80):
+        write(tmp_path, step)
+    assert [path.name for path in checkpoint_folders(tmp_path)] == ["step-00000070", "step-00000080"]
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "state.pt", "SHA256SUMS"])
@@ -151,6 +163,17 @@ def test_an_absurd_safetensors_header_is_refused(tmp_path: Path, content: bytes)
     with pytest.raises(RunError, match="is not a safetensors file"):
         read_weights(path, sha256_file(path))
     with pytest.raises(RunError, match="not a readable safetensors file"):
+        load_model_file(path)
+    assert time.process_time() - began < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 * 1024  # KiB
+
+
+@pytest.mark.parametrize("model", [{"name": "mlp", "hidden": 65_536}, {"name": "resnet18", "width": 1024}])
+def test_a_few_bytes_that_name_a_huge_model_are_refused(tmp_path: Path, model: dict[str, Any]) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(weights_bytes({"w": torch.zeros(1)}, ModelConfig(**model)))
+    memory, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(RunError, match="its weights do not fit the model that it names"):
         load_model_file(path)
     assert time.process_time() - began < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 * 1024  # KiB

@@ -163,6 +163,21 @@ def test_claim_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="only Linux tells a dead process from a living one")
+def test_claim_of_a_dead_process_whose_parent_did_not_ask_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "claim"
+    code = "import sys; from pcam.storage import claim\nwith claim(sys.argv[1]): print(flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], **pipes) as child:
+        child.stdout.readline()
+        with pytest.raises(storage.ClaimedError, match="is at work on it; wait for it"):
+            storage.claim(path).__enter__()
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # until it is dead, and keeps its pid
+        with storage.claim(path):
+            assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
 def test_strays_go_but_not_what_others_write_to_claim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     half, sync = tmp_path / "deep" / ".model.1-ab.tmp.safetensors", os.fsync
     half.parent.mkdir()

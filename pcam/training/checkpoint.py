@@ -94,7 +94,7 @@ def save_checkpoint(
     config: ModelConfig,
     run: str = "",
 ) -> Path:
-    """Write a checkpoint of a run and remove those before the last two.
+    """Write a checkpoint of a run and remove all others but the one before it.
 
     Args:
         folder: the run's `checkpoints` folder.
@@ -123,7 +123,10 @@ def save_checkpoint(
         # the last step of an epoch and its end. Not before the new one is whole: it may be the only one.
         if target.exists():
             _remove(target)
-    for old in checkpoint_folders(folder)[:-_KEPT]:
+    # Those of later steps too: they were damaged, or this run would not have come here again, and one of them in
+    # the place of a sound one would leave a run with nothing to fall back on.
+    there = checkpoint_folders(folder)
+    for old in {*there} - {*[path for path in there if path <= target][-_KEPT:]}:
         _remove(old)
     return target
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
+from torch.overrides import TorchFunctionMode
 
 from pcam.config import ModelConfig
 from pcam.errors import RunError
@@ -65,10 +67,20 @@ def load_model_file(path: Path | str) -> PatchClassifier:
 
 
 def _with_weights(config: ModelConfig, weights: dict[str, torch.Tensor]) -> PatchClassifier:
+    # First without memory: a file of a few bytes may name a model of many gigabytes.
+    with torch.device("meta"), _Undrawn():
+        build(config).load_state_dict(weights, assign=True)
     with torch.random.fork_rng(devices=[]):  # the first weights are drawn and overwritten: no trace of that
         model = build(config)
     model.load_state_dict(weights)
     return model.eval()
+
+
+class _Undrawn(TorchFunctionMode):
+    """Inside it nothing is drawn: for tensors without memory torch would first load its compiler, a second's work."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if function is torch.Tensor.normal_ else function(*args, **(kwargs or {}))
 
 
 def _recorded_sha256(path: Path) -> str | None:
