@@ -117,7 +117,10 @@ def build_parser() -> argparse.ArgumentParser:
         "with several processes: torchrun --nproc_per_node=N -m pcam train cnn --data DIR",
     )
     p.add_argument("preset", metavar="PRESET|FILE", help="a name in configs/, or a YAML file")
-    p.add_argument("overrides", nargs="*", metavar="key=value", help="change keys of the config, such as data.block=32")
+    # A default, or argparse would name it among what is missing.
+    p.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="change keys of the config, such as data.block=32"
+    )
     p.add_argument("--data", required=True, metavar="DIR")
     p.add_argument("--runs", default="runs", metavar="DIR", help="where run folders are kept (default: runs)")
     p.add_argument("--resume", action="store_true", help="continue an interrupted run")
@@ -235,22 +238,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         args.overrides += rest
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    paths = (
-        "dir",
-        "src",
-        "dst",
-        "data",
-        "out",
-        "runs",
-        "run_dir",
-        "predictions",
-        "found_on",
-        "model",
-        "journal",
-        "tar",
-    )
-    for name in paths:
-        if getattr(args, name, None) == "":  # else it would mean the folder one is in, or the sample
+    names = "dir src dst data out runs run_dir predictions found_on model paths journal template tar base_url"
+    for name in names.split():
+        value = getattr(args, name, None)
+        # Else it would mean the folder one is in, the sample or the public record.
+        if "" in (value if isinstance(value, list) else [value]):
             parser.error(f"{name} is empty: name a file or folder")
     try:
         code = args.handler(args)

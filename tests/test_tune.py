@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -251,6 +252,19 @@ def test_a_stopped_search_stops_its_workers(data: Path, tmp_path: Path) -> None:
     assert len(children) > 2 and psutil.wait_procs(children, timeout=10)[1] == []
     again = json.loads(start(preset, data, tmp_path / "runs").communicate(timeout=300)[0])
     assert [t["state"] for t in again["trials"]] == ["complete"] * 3
+
+
+def test_ctrl_c_while_the_workers_begin_ends_in_one_line(data: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pcam", "tune", "mlp", "--data", str(data), "--runs", str(tmp_path)]
+    command += ["--trials", "3", "--workers", "2"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    until = time.monotonic() + 120
+    while len(psutil.Process(process.pid).children()) < 3 and time.monotonic() < until:  # resources, and two workers
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in said
+    assert len(said.splitlines()) == 1 and "the same command goes on from here" in said
 
 
 def test_poor_trials_end_early_and_are_judged_by_their_log_alone(

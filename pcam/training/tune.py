@@ -35,7 +35,7 @@ from pcam.training.outcome import Finalist, TuneReport, ranked
 from pcam.training.pruning import OBJECTIVE, Judge, PruningStop, median_pruner
 from pcam.training.runs import Run, code_version, identity
 from pcam.training.space import search_space
-from pcam.training.stop import Interrupted, StopRequest
+from pcam.training.stop import Interrupted, StopRequest, interrupts_held
 from pcam.training.study import (
     as_trial,
     counted_trials,
@@ -164,8 +164,9 @@ def _search(job: _Job, workers: int) -> None:
         pool = [get_context("spawn").Process(target=_worker, args=(job, workers)) for _ in range(workers)]
         stop = StopRequest()
         with stop.listening():
-            for process in pool:
-                process.start()
+            with interrupts_held():  # Ctrl-C goes to every process: workers have it blocked, and leave it to this one
+                for process in pool:
+                    process.start()
             while stop.number is None and any(process.is_alive() for process in pool):
                 time.sleep(_WAIT_SECONDS)
             if stop.number is not None:  # the workers would train on without this process
@@ -186,7 +187,7 @@ def _worker(job: _Job, workers: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     try:
         _work(job)
-    except (PcamError, KeyboardInterrupt) as error:
+    except PcamError as error:
         _LOG.warning("a worker ended: %s", error)  # the others go on, and the last words are the main process's
 
 
