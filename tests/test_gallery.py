@@ -14,6 +14,7 @@ from PIL import Image
 from pcam.config import ModelConfig
 from pcam.data.format import Split, open_split
 from pcam.errors import DataError
+from pcam.evaluation.features import input_features
 from pcam.evaluation.gallery import ErrorGallery
 from pcam.evaluation.gallery_patches import EACH, MOST, choose_patches, error_figure, pictures
 from pcam.evaluation.predictions import Predictions, write_predictions
@@ -136,6 +137,16 @@ def test_what_does_not_fit_is_refused(split: Split, tiny) -> None:
     longer = Predictions("test", np.arange(25), None, np.zeros(25))
     with pytest.raises(DataError, match=r"25 predictions of 'test' do not fit .* with 24 patches"):
         ErrorGallery(longer, split)
+    p = predicted(split)
+    with pytest.raises(DataError, match="predictions of 'test': 24 of 24 labels differ from those of 'test'"):
+        ErrorGallery(Predictions("test", p.index, 1 - p.labels, p.score), split)
+    part, features = p.take(np.arange(12, 24)), input_features(split)
+    for name, given in {"features": features, "suspects": np.ones(24, bool), "late": np.arange(24) > 11}.items():
+        with pytest.raises(DataError, match=rf"a gallery's {name}: 24 rows for 12 predictions; give one each"):
+            ErrorGallery(part, split, **({"slices": {name: given}} if name == "late" else {name: given}))
+    features.iloc[3, 0] = np.nan
+    with pytest.raises(DataError, match="hold a value that is not finite"):
+        ErrorGallery(p, split, features=features)
     for quality in (0, 101):
         with pytest.raises(DataError, match=rf"quality is {quality}; it must be in 1\.\.100"):
             ErrorGallery(predicted(split), split, quality=quality)
@@ -269,6 +280,7 @@ def test_blank_patches_and_scores_at_the_ends(tiny) -> None:
     blank.__dict__["read"] = lambda rows: np.full((len(np.arange(24)[rows]), 96, 96, 3), 255, dtype=np.uint8)
     score = np.where(np.arange(24) % 3 == 0, 0.0, np.where(np.arange(24) % 3 == 1, 1.0, 0.5))
     for label in (blank.labels, np.ones(24, dtype=np.uint8), np.zeros(24, dtype=np.uint8)):
+        blank.__dict__["labels"] = label
         gallery = ErrorGallery(Predictions("test", np.arange(24), label, score), blank)
         assert data_of(gallery.to_page())["content"]["pictures"]["error"] is None
         assert gallery.counts.tp + gallery.counts.fp == 16

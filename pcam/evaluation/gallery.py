@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from pcam.data.format import Split, open_split
 from pcam.errors import DataError
 from pcam.evaluation import explain
-from pcam.evaluation.features import FEATURES, input_features
+from pcam.evaluation.features import FEATURE_NAMES, FEATURES, input_features
 from pcam.evaluation.gallery_patches import MOST, choose_patches, default_quality, pictures, static_list
-from pcam.evaluation.predictions import Predictions, read_predictions
+from pcam.evaluation.predictions import Predictions, check_labels, read_predictions
 from pcam.evaluation.thresholds import Confusion, Threshold, fixed_threshold
 
 if TYPE_CHECKING:
@@ -103,8 +103,9 @@ class ErrorGallery(anywidget.AnyWidget):
                 lossless for up to 100 patches, then 90 (7 kB), from 251 on 75, from 1,001 on 50 (4 kB).
 
         Raises:
-            DataError: predictions and data do not fit, `limit` is not in 0..25,000 or `quality` not in 1..100, or
-                attribution lacks a model.
+            DataError: predictions and data do not fit, features, slices or suspects are not one per prediction, a
+                feature is not finite, `limit` is not in 0..25,000 or `quality` not in 1..100, or attribution lacks a
+                model.
         """
         p = predictions if isinstance(predictions, Predictions) else read_predictions(predictions)
         split = data if isinstance(data, Split) else open_split(data, p.split)
@@ -113,6 +114,15 @@ class ErrorGallery(anywidget.AnyWidget):
                 f"{len(p)} predictions of '{p.split}' do not fit {split.directory}, split '{split.name}', with "
                 f"{len(split)} patches; use the data that they were made on"
             )
+        if p.label is not None:
+            check_labels(p, split, f"predictions of '{p.split}'")
+        for name, rows in {"features": features, "suspects": suspects, **(slices or {})}.items():
+            if rows is not None and len(rows) != len(p):
+                raise DataError(
+                    f"a gallery's {name}: {len(rows)} rows for {len(p)} predictions; give one each, in order"
+                )
+        if features is not None and not np.isfinite(features[list(FEATURE_NAMES)].to_numpy()).all():
+            raise DataError("a gallery's features hold a value that is not finite; measure them with 'input_features'")
         if not 0 <= limit <= MOST:
             raise DataError(f"a gallery's limit is {limit}; it must be in 0..{MOST}")
         if quality is not None and not 1 <= quality <= 100:
