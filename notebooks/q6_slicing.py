@@ -81,9 +81,9 @@ before = chapter.record("ece", calibration.expected_calibration_error(test_p), *
 after = chapter.record("ece_tempered", calibration.expected_calibration_error(tempered), **about)
 print(f"temperature {temperature.value:.2f}: mean distance of score and share {before:.3f} before, {after:.3f} after")
 chapter.figure(
-    curves.reliability_figure({"as scored": test_p, "calibrated on valid": tempered}),
+    curves.reliability_figure({"as scored": test_p, "calibrated on valid": tempered}, groups=test.groups),
     alt="Share of tumours against the mean score in ten bins of test, before and after the temperature, with Wilson's "
-    "intervals and the diagonal of perfect calibration.",
+    "intervals, over slides where they are known, and the diagonal of perfect calibration.",
 )
 
 # %% [markdown]

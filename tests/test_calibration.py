@@ -27,6 +27,26 @@ def test_table_counts_every_patch_once_and_bins_evenly() -> None:
     assert ((table["low"] <= table["share_positive"]) & (table["share_positive"] <= table["high"])).all()
 
 
+def test_intervals_over_slides_hold_the_truth_where_those_over_patches_do_not() -> None:
+    """Forty slides with a shift of their own, of which the scores know nothing; a bin is a range of scores."""
+    rng, slides, held = np.random.default_rng(0), np.repeat(np.arange(40), 50), {"patch": 0, "slide": 0}
+    truth = np.mean(1 / (1 + np.exp(-rng.normal(0, 1.0, 400_000))))
+    for _ in range(200):
+        label = rng.random(2000) < 1 / (1 + np.exp(-rng.normal(0, 1.0, 40)))[slides]
+        p = Predictions("test", np.arange(2000), label, rng.random(2000))
+        for unit, groups in {"patch": None, "slide": slides}.items():
+            table = reliability_table(p, 2, groups)
+            held[unit] += int(((table["low"] <= truth) & (truth <= table["high"])).sum())
+    assert held["patch"] < 0.75 * 400
+    assert 0.92 * 400 < held["slide"] <= 0.98 * 400
+
+
+def test_a_bin_of_one_slide_has_no_interval() -> None:
+    p = overconfident(0, 1.0, n=100)
+    table = reliability_table(p, 2, p.score > np.median(p.score))
+    assert table[["low", "high"]].isna().all(axis=None) and table["n"].tolist() == [50, 50]
+
+
 def test_equal_scores_share_a_bin() -> None:
     p = Predictions("test", np.arange(10), np.arange(10) % 2, np.full(10, 0.3))
     table = reliability_table(p)

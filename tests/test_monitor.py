@@ -64,6 +64,8 @@ def test_outliers_are_found_one_by_one() -> None:
     odd = values[:3].copy()
     odd[1, 2] = 100
     assert monitor.outliers(odd).tolist() == [False, True, False]
+    odd[0, 0] = np.nan  # a damaged model
+    assert monitor.outliers(odd).tolist() == [True, True, False]
 
 
 def test_bad_windows_and_references_are_refused() -> None:

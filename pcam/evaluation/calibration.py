@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcam.errors import DataError
-from pcam.evaluation.intervals import wilson
+from pcam.evaluation.intervals import grouped_wilson, wilson
 from pcam.evaluation.predictions import Predictions
 from pcam.evaluation.thresholds import both_classes
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def reliability_table(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
+def reliability_table(predictions: Predictions, bins: int = 10, groups: np.ndarray | None = None) -> pd.DataFrame:
     """Bin patches by score, as many in each bin as ties allow.
 
     Bins of equal count, not equal width: most scores lie near 0 and 1, and bins in between would hold a handful.
@@ -29,9 +29,11 @@ def reliability_table(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
     Args:
         predictions: labelled predictions.
         bins: number of bins; equal scores share one, so there may be fewer.
+        groups: (N,), slide or overlap group of each patch: a bin then has as many trials as its groups are worth.
 
     Returns:
-        One row per bin, in order of score: n, n_positive, mean_score, share_positive, low, high (Wilson's 95 %).
+        One row per bin, in order of score: n, n_positive, mean_score, share_positive, low, high (Wilson's 95 %; NaN
+        where all patches of a bin are of one group).
 
     Raises:
         DataError: labels are missing, there are no patches or `bins` is not positive.
@@ -45,11 +47,16 @@ def reliability_table(predictions: Predictions, bins: int = 10) -> pd.DataFrame:
         raise DataError("a reliability table needs at least one patch")
     inner_edges = np.quantile(score, np.arange(1, bins) / bins)
     bin_of = np.searchsorted(inner_edges, score, side="right")
+    unit = None if groups is None else np.unique(groups, return_inverse=True)[1]
     rows = []
     for number in np.unique(bin_of):
         here = bin_of == number
         n, n_positive = int(here.sum()), int(label[here].sum())
-        low, high = wilson(n_positive, n)
+        if unit is None:
+            low, high = wilson(n_positive, n)
+        else:
+            counts = np.bincount(unit[here], label[here]), np.bincount(unit[here])
+            low, high = grouped_wilson(*counts) or (np.nan, np.nan)
         rows.append((n, n_positive, float(score[here].mean()), n_positive / n, low, high))
     return pd.DataFrame(rows, columns=["n", "n_positive", "mean_score", "share_positive", "low", "high"])
 

@@ -110,8 +110,13 @@ def cost_curve(predictions: Predictions, threshold: Threshold, cost_fn: float, c
     return figure
 
 
-def reliability_figure(models: Mapping[str, Predictions], bins: int = 10) -> Figure:
+def reliability_figure(models: Mapping[str, Predictions], bins: int = 10, groups: np.ndarray | None = None) -> Figure:
     """Share of positives against mean score in bins of equal count, with Wilson's 95 % intervals.
+
+    Args:
+        models: name → labelled predictions, all on the same patches.
+        bins: number of bins.
+        groups: (N,), slide or overlap group of each patch, which the intervals then respect.
 
     Raises:
         DataError: labels are missing.
@@ -119,7 +124,7 @@ def reliability_figure(models: Mapping[str, Predictions], bins: int = 10) -> Fig
     figure, (axes,) = panels_in_a_row(1, width=4.2)
     axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, label="perfectly calibrated")
     for number, (name, p) in enumerate(models.items()):
-        table = reliability_table(p, bins)
+        table = reliability_table(p, bins, groups)
         share = table["share_positive"]
         # Rounding may put an end of Wilson's interval a hair inside the share at 0 and 1.
         bars = np.clip([share - table["low"], table["high"] - share], 0, None)

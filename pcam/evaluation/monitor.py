@@ -89,7 +89,7 @@ class Monitor:
 
     def outliers(self, values: np.ndarray) -> np.ndarray:
         """Tell which single patches (W, Q) lie outside anything in the reference, bool (W,)."""
-        return np.any((values < self.low) | (values > self.high), axis=1)
+        return ~np.all((values >= self.low) & (values <= self.high), axis=1)  # a NaN is outside
 
     def false_alarms(self, values: np.ndarray, groups: np.ndarray | None = None, windows: int = 200) -> AlarmRate:
         """Share of windows with an alarm among clean patches (N, Q) that the limits do not come from.
