@@ -19,7 +19,7 @@ from pcam.storage import sha256_file
 
 @dataclass(frozen=True)
 class GitState:
-    """The checkout: `commit` (40 hex digits) and whether tracked files differ from it; None outside git."""
+    """The checkout: `commit` (40 hex digits) and whether tracked files differ from it; None where git cannot say."""
 
     commit: str | None
     dirty: bool | None
@@ -31,7 +31,8 @@ def git_state() -> GitState:
     commit = _git(root, "rev-parse", "HEAD") if is_checkout(root) else None
     if commit is None:
         return GitState(None, None)
-    return GitState(commit.strip(), bool(_git(root, "status", "--porcelain", "--untracked-files=no")))
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return GitState(commit.strip(), None if changed is None else bool(changed))
 
 
 def is_checkout(root: Path) -> bool:

@@ -27,6 +27,9 @@ def test_git_state_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert provenance.git_state() == provenance.GitState(git("rev-parse", "HEAD"), False)
     (tmp_path / "a").write_text("2")
     assert provenance.git_state() == provenance.GitState(git("rev-parse", "HEAD"), True)
+    index = tmp_path / ".git" / "index"
+    index.write_bytes(index.read_bytes()[:20])  # the commit can still be read, but not what is compared with it
+    assert provenance.git_state() == provenance.GitState(git("rev-parse", "HEAD"), None)
     inside = tmp_path / "archive"
     inside.mkdir()
     monkeypatch.setattr(provenance, "project_root", lambda: inside)

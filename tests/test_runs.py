@@ -324,6 +324,23 @@ def test_a_status_that_names_no_state_is_refused(content: str, tmp_path: Path) -
         open_run(tmp_path)
 
 
+@pytest.mark.parametrize("final", ["null", "[1]", "{}", '{"sha256": 5}'])
+def test_a_completed_status_without_a_model_is_refused(final: str, tmp_path: Path) -> None:
+    (tmp_path / "status.json").write_text(f'{{"state": "completed", "final": {final}}}')
+    with pytest.raises(RunError, match="holds no SHA-256 of the model: restore it, or remove the run"):
+        load_model(open_run(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "complaint"),
+    [(b"\xff", "cannot be read"), (b"model: {name: cnn}", "is no model of config.yaml beside it")],
+)
+def test_a_config_that_is_not_the_models_is_refused(completed: Run, config: bytes, complaint: str) -> None:
+    (completed.path / "config.yaml").write_bytes(config)
+    with pytest.raises(RunError, match=complaint):
+        load_model(Run(completed.path))
+
+
 @pytest.mark.parametrize("content", ["[]", "null", "{}", '{"versions": 3, "splits": []}'])
 def test_records_without_what_they_hold_are_refused(content: str, tmp_path: Path) -> None:
     for name, needed in (("environment", "versions"), ("data", "splits")):

@@ -28,11 +28,15 @@ def load_model(run: Run) -> PatchClassifier:
     """Return a completed run's model in evaluation mode, on the CPU; see `PatchClassifier.predict_logits`.
 
     Raises:
-        RunError: the run is not completed, or its weights are not those that it recorded.
+        RunError: the run is not completed, or its weights are not those that it recorded or of another model.
     """
     if run.state != "completed":
         raise RunError(f"{run.path}: the run is {run.state}; only a completed run has a model")
-    return _with_weights(run.config.model, read_weights(run.path / MODEL_FILE, run.final["sha256"]))
+    weights = read_weights(run.path / MODEL_FILE, run.sha256)
+    try:
+        return _with_weights(run.config.model, weights)
+    except RuntimeError as error:
+        raise RunError(f"{run.path / MODEL_FILE} is no model of config.yaml beside it: restore both") from error
 
 
 def load_model_file(path: Path | str) -> PatchClassifier:

@@ -27,12 +27,16 @@ def record_table(run: Run) -> pd.DataFrame:
     environment, splits = run.environment, run.data["splits"]
     checkpoints = sorted(path.parent.name for path in (run.path / "checkpoints").glob("*/SHA256SUMS"))
     commit = environment["commit"]
-    state = "" if commit is None else ", with changes not committed" if environment["dirty"] else ", clean"
+    states = {True: ", with changes not committed", False: ", clean", None: ""}
     sizes = ", ".join(f"{name} {record['n']:,}" for name, record in splits.items())
     rows = [
         ("configuration", "config.yaml", f"{len(config_leaves(run.config))} settings"),
         ("data", "data.json", f"counts and fingerprints: {sizes}"),
-        ("code", "environment.json", f"hash of the training code; commit {(commit or 'none')[:10]}{state}"),
+        (
+            "code",
+            "environment.json",
+            f"hash of the training code; commit {(commit or 'none')[:10]}{states[environment['dirty']]}",
+        ),
         (
             "environment",
             "environment.json",
@@ -50,7 +54,7 @@ def record_table(run: Run) -> pd.DataFrame:
 
 def model_is_intact(run: Run) -> bool:
     """Whether the model file has the SHA-256 that the run recorded."""
-    return sha256_file(run.path / MODEL_FILE) == run.final["sha256"]
+    return sha256_file(run.path / MODEL_FILE) == run.sha256
 
 
 def settings_count(run: Run) -> int:

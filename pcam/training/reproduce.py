@@ -69,7 +69,7 @@ def compare_runs(first: Run, second: Run) -> Reproduction:
     ends = [{key: value for key, value in run.final.items() if key != "seconds"} for run in (first, second)]
     return Reproduction(
         same_name=first.id == second.id,
-        sha256=(first.final["sha256"], second.final["sha256"]),
+        sha256=(first.sha256, second.sha256),
         rows=max(len(rows), len(again)),
         equal_rows=equal,
         same_scores=ends[0] == ends[1],

@@ -79,7 +79,19 @@ class Run:
     @property
     def final(self) -> dict[str, Any]:
         """The metrics of the epoch whose model is kept, and the model's sha256; empty until the run is completed."""
-        return dict(self.status.get("final") or {})
+        final = self.status.get("final")
+        return final if isinstance(final, dict) else {}
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the trained model's file, as it was recorded when the run was completed.
+
+        Raises:
+            RunError: none is recorded.
+        """
+        if not isinstance(recorded := self.final.get("sha256"), str):
+            raise RunError(f"{self.path / 'status.json'} holds no SHA-256 of the model: restore it, or remove the run")
+        return recorded
 
     @cached_property
     def config(self) -> Config:
@@ -87,8 +99,8 @@ class Run:
         path = self.path / "config.yaml"
         try:
             return build_config(parse_yaml(path.read_text(encoding="utf-8"), str(path)), where=str(path))
-        except OSError as error:
-            raise RunError(f"{path} cannot be read ({error.strerror}); restore it or remove the run") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} cannot be read ({error}); restore it or remove the run") from error
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -166,7 +178,7 @@ def check_model(run: Run) -> None:
     """
     path = run.path / MODEL_FILE
     state = "damaged" if path.is_file() else "missing"
-    if state == "missing" or sha256_file(path) != run.final["sha256"]:
+    if state == "missing" or sha256_file(path) != run.sha256:
         raise RunError(f"{path} is {state}; restore it, or remove the folder {run.path} and train again")
 
 
