@@ -336,6 +336,25 @@ def test_a_wrong_address_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MLFLOW_TRACKING_URI", "http://a..b"),
+        ("MLFLOW_TRACKING_URI", "http://[bad"),
+        ("MLFLOW_TRACKING_TOKEN", "secret\n"),
+        ("MLFLOW_TRACKING_USERNAME", "secret\u0141"),
+    ],
+)
+def test_what_cannot_be_sent_is_told_without_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(StorageError, match=r"is malformed; check the variables MLFLOW_TRACKING_\*$") as error:
+        mirror_run(run)
+    assert "secret" not in str(error.value)
+
+
 def test_the_command_tells_of_a_dead_server_in_one_line(run: Run) -> None:
     command = [sys.executable, "-m", "pcam", "track", str(run.path)]
     for uri, said in (
@@ -355,6 +374,12 @@ def test_the_command_tells_of_a_dead_server_in_one_line(run: Run) -> None:
         (200, b"<html>welcome</html>", "answers, but not as an MLflow server"),
         (200, b'{"experiment": []}', "answers, but not as an MLflow server"),
         (200, b"[]", "did not keep|not as an MLflow server|was deleted"),
+        (
+            200,
+            b'{"experiment": {"experiment_id": "1"}, "metrics": [{"value": "many"}], '
+            b'"runs": [{"info": {"run_id": "a"}, "data": {"metrics": [{"key": "k"}]}}]}',
+            "answers, but not as an MLflow server",
+        ),
         (403, b'{"message": "not\\nyours"}', "refused experiments/get-by-name: not yours"),
         (500, b"{}", "refused experiments/get-by-name"),
     ],

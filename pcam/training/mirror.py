@@ -97,6 +97,10 @@ class Server:
             raise StorageError(
                 f"{self.name} answers, but not as an MLflow server; check MLFLOW_TRACKING_URI"
             ) from error
+        except ValueError as error:  # of requests, of urllib3 or of an encoding; their texts may hold what is secret
+            raise StorageError(
+                f"{self.name}: the address or the login is malformed; check the variables MLFLOW_TRACKING_*"
+            ) from error
         except requests.RequestException as error:
             reason = "no answer in time" if isinstance(error, requests.Timeout) else "no connection"
             raise StorageError(
@@ -144,7 +148,7 @@ class Copy:
                 batch = {"run_id": self.mlflow_run, "metrics": metrics[start : start + _BATCH]}
                 self.server.call("POST", "runs/log-batch", batch)
             self._tell_state()
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise StorageError(f"{self.server.name} answers, but not as an MLflow server ({error!r})") from error
         self.known = known | {(m["key"], m["step"]) for m in metrics}
         return len(metrics)
