@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
+from pcam.errors import DataError
 from pcam.evaluation import slice_report as report
 from pcam.evaluation.candidates import AND
 from pcam.evaluation.features import FEATURE_NAMES
@@ -84,6 +87,12 @@ def test_prevalence_stands_beside_f_beta(table: pd.DataFrame) -> None:
 
 def test_the_worst_slice_is_the_spoiled_one(table: pd.DataFrame) -> None:
     assert report.worst_slice(table, "test")["slice"] == "darkest fifth"
+
+
+@pytest.mark.parametrize("show", [report.worst_slice, report.prevalence_table])
+def test_a_split_too_small_for_slices_is_named(table: pd.DataFrame, show: Callable) -> None:
+    with pytest.raises(DataError, match="no slice of test and its rest hold 10 patches of each class; use more"):
+        show(table[table["split"] == "valid"], "test")
 
 
 def test_the_figure_draws_every_slice_and_only_weak_slides(table: pd.DataFrame) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pcam.errors import DataError
 from pcam.evaluation.candidates import AND, candidates, feature_edges
 from pcam.evaluation.features import FEATURES
 from pcam.evaluation.predictions import Predictions
-from pcam.evaluation.slices import Scored, is_weak, of_slides
+from pcam.evaluation.slices import SUPPORT, Scored, is_weak, of_slides
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,9 +121,11 @@ def prevalence_table(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
     Returns:
         slice, n, share positive, F-beta, F-beta if all are called positive, ROC-AUC; sorted by the share.
+
+    Raises:
+        DataError: no slice of one feature was tried.
     """
-    rows = table[(table["split"] == split) & ~of_slides(table) & ~_of_pairs(table)]
-    wide = rows.pivot(index=["slice", "n", "n_positive"], columns="metric", values="value")
+    wide = _of_one_feature(table, split).pivot(index=["slice", "n", "n_positive"], columns="metric", values="value")
     wide = wide.rename_axis(columns=None).reset_index()
     wide["share positive"] = wide["n_positive"] / wide["n"]
     shown = wide.rename(columns=NAMES)
@@ -131,9 +134,20 @@ def prevalence_table(table: pd.DataFrame, split: str) -> pd.DataFrame:
 
 
 def worst_slice(table: pd.DataFrame, split: str, metric: str = "roc_auc") -> pd.Series:
-    """Return the row of the slice of one feature with the lowest value of a metric on a split."""
-    rows = table[(table["split"] == split) & (table["metric"] == metric) & ~of_slides(table) & ~_of_pairs(table)]
-    return rows.iloc[int(rows["value"].to_numpy().argmin())]
+    """Return the row of the slice of one feature with the lowest value of a metric on a split.
+
+    Raises:
+        DataError: no slice of one feature was tried.
+    """
+    rows = _of_one_feature(table, split)
+    return rows.loc[rows.loc[rows["metric"] == metric, "value"].idxmin()]
+
+
+def _of_one_feature(table: pd.DataFrame, split: str) -> pd.DataFrame:
+    rows = table[(table["split"] == split) & ~of_slides(table) & ~_of_pairs(table)]
+    if rows.empty:
+        raise DataError(f"no slice of {split} and its rest hold {SUPPORT} patches of each class; use more patches")
+    return rows
 
 
 def _of_pairs(table: pd.DataFrame) -> pd.Series:
