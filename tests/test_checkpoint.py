@@ -168,6 +168,14 @@ def test_an_absurd_safetensors_header_is_refused(tmp_path: Path, content: bytes)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 * 1024  # KiB
 
 
+def test_a_file_that_only_seems_long_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # takes no place on the disk
+    with pytest.raises(RunError, match="not a readable safetensors file"):
+        load_model_file(path)
+
+
 @pytest.mark.parametrize("model", [{"name": "mlp", "hidden": 65_536}, {"name": "resnet18", "width": 1024}])
 def test_a_few_bytes_that_name_a_huge_model_are_refused(tmp_path: Path, model: dict[str, Any]) -> None:
     path = tmp_path / "model.safetensors"

@@ -59,20 +59,33 @@ def read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     if sha256_file(path) != sha256:
         raise RunError(f"{path} is damaged: its SHA-256 is not the recorded one; {_MEND}")
     try:
-        return parse_weights(path.read_bytes())[0]
-    except (SafetensorError, ValueError) as error:
+        return parse_weights(safetensors_bytes(path))[0]
+    except (SafetensorError, ValueError, MemoryError) as error:
         raise RunError(f"{path} is not a safetensors file ({error}); {_MEND}") from error
 
 
-def parse_weights(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return the tensors and the metadata of a safetensors file from anywhere, at a cost in keeping with its length.
+def safetensors_bytes(path: Path) -> bytes:
+    """Read a safetensors file from anywhere into memory, if its beginning looks like one.
 
     Raises:
-        SafetensorError, ValueError: it is none, or its header is absurd.
+        SafetensorError: its header is absurd.
+        OSError, MemoryError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if not 0 < length <= _HEADER_BYTES:  # a header of a million names takes the library half a minute
+            raise SafetensorError(f"a header of {length:,} bytes")
+        return start + file.read()
+
+
+def parse_weights(content: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of what `safetensors_bytes` read, at a cost in keeping with its length.
+
+    Raises:
+        SafetensorError, ValueError: it is no safetensors file, or names a tensor twice.
     """
     length = int.from_bytes(content[:8], "little")
-    if length > _HEADER_BYTES:  # a header of a million names takes the library half a minute
-        raise SafetensorError(f"a header of {length:,} bytes")
     tensors: dict[str, torch.Tensor] = load_tensors(content)
     header = json.loads(content[8 : 8 + length], object_pairs_hook=_each_key_once)
     return tensors, header.get("__metadata__", {})

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from pcam.config import ModelConfig
 from pcam.errors import RunError
 from pcam.models import PatchClassifier, build
-from pcam.training.checkpoint import FORMAT, parse_weights, read_weights
+from pcam.training.checkpoint import FORMAT, parse_weights, read_weights, safetensors_bytes
 from pcam.training.runs import MODEL_FILE, Run
 
 _MEND = "give a run folder or its model.safetensors"
@@ -50,11 +50,11 @@ def load_model_file(path: Path | str) -> PatchClassifier:
     """
     path = Path(path)
     try:
-        content = path.read_bytes()
+        content = safetensors_bytes(path)
         if (recorded := _recorded_sha256(path)) not in (None, hashlib.sha256(content).hexdigest()):
             raise RunError(f"{path} is damaged: its SHA-256 is not {recorded[:12]} as recorded beside it; restore it")
         weights, metadata = parse_weights(content)
-    except (SafetensorError, ValueError, OSError) as error:
+    except (SafetensorError, ValueError, OSError, MemoryError) as error:
         raise RunError(f"{path}: not a readable safetensors file ({error}); {_MEND}") from error
     try:
         about = json.loads(metadata["pcam"])
