@@ -198,7 +198,7 @@ class ClaimedError(StorageError):
 def claim(path: Path | str, wait: float = 0) -> Iterator[None]:
     """Hold an exclusive claim for the length of the block; the file names the owner (pid, host, start).
 
-    A claim left by a process of this machine that is gone is taken over: its owner can no longer write.
+    A claim left by a process of this machine, or container, that is gone is taken over: its owner can no longer write.
 
     Args:
         path: the file of the claim.
@@ -210,7 +210,7 @@ def claim(path: Path | str, wait: float = 0) -> Iterator[None]:
     """
     path, until = Path(path), time.monotonic() + wait
     make_folder(path.parent)
-    owner = {"pid": os.getpid(), "host": socket.gethostname(), "start": _start_time(os.getpid())}
+    owner = {"pid": os.getpid(), "host": socket.gethostname(), "start": _start_time(os.getpid()), "space": _this_host()}
     while True:
         # A hard link of a whole file: the claim appears with its content, and only one process gets it.
         own = write_json(path.with_name(f"{path.name}.{os.getpid()}-{_this_host()}-{secrets.token_hex(4)}"), owner)
@@ -249,7 +249,10 @@ def remove_strays(folder: Path, *, held: bool = True) -> None:
 
 
 def _this_host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """Name where process numbers mean what they mean here: a container may have its host's name and other numbers."""
+    space = Path("/proc/self/ns/pid")  # a link on Linux
+    numbers = os.readlink(space) if space.is_symlink() else ""  # noqa: PTH115 - it leads to no file
+    return hashlib.sha256(f"{socket.gethostname()} {numbers}".encode()).hexdigest()[:8]
 
 
 def _take_over_if_dead(path: Path) -> None:
@@ -260,8 +263,7 @@ def _take_over_if_dead(path: Path) -> None:
     except ValueError:
         owner = None
     owner = owner if isinstance(owner, dict) else {}
-    alive = _is_alive(owner)
-    if alive is not False:
+    if (alive := _is_alive(owner)) is not False:
         raise ClaimedError(path, owner, alive)
     # Two processes may both see a dead owner; only the one whose rename succeeds may go on.
     stale = path.with_name(f".{path.name}.stale-{secrets.token_hex(4)}")
@@ -289,7 +291,8 @@ def _start_time(pid: int) -> int | None:
 
 def _is_alive(owner: dict[str, Any]) -> bool | None:
     """Return whether a claim's owner still runs; None when it cannot be known from this machine."""
-    if owner.get("host") != socket.gethostname() or not isinstance(owner.get("pid"), int):
+    elsewhere = owner.get("host") != socket.gethostname() or owner.get("space", _this_host()) != _this_host()
+    if elsewhere or not isinstance(owner.get("pid"), int):
         return None
     try:
         os.kill(owner["pid"], 0)

@@ -207,6 +207,19 @@ with storage.claim(sys.argv[1]): pass"""
         assert names(tmp_path) == ["other"]
 
 
+def test_claim_of_a_container_that_has_this_hosts_name_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    with monkeypatch.context() as container, storage.claim(tmp_path / "own"):
+        container.setattr(storage, "_this_host", lambda: "0123abcd")
+        container.setattr(os, "getpid", lambda: gone.pid)  # a number that nobody has here
+        theirs = storage.claim(tmp_path / "claim")
+        theirs.__enter__()
+    with pytest.raises(storage.ClaimedError, match="claimed it; if it no longer runs, remove"):
+        storage.claim(tmp_path / "claim").__enter__()
+    theirs.__exit__(None, None, None)
+
+
 def test_claims_that_may_be_alive_are_left(tmp_path: Path) -> None:
     storage.write_json(tmp_path / "claim", {"pid": 1, "host": "elsewhere", "start": 0})
     (tmp_path / "claim.1-0123abcd-00").touch()
