@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -420,9 +421,25 @@ def test_bad_input_is_refused_before_a_trial(data: Path, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_champions_command_can_be_copied(report: TuneReport) -> None:
+    assert "\npcam train 'my configs/one.yaml' train.lr=" in str(replace(report, preset="my configs/one.yaml"))
+
+
 def test_the_importance_of_each_key_is_drawn(data: Path, report: TuneReport) -> None:
     space = search_space(load_config("mlp", SMALL))
     axes = importance_figure(report, space).axes[0]
     assert {label.get_text() for label in axes.get_yticklabels()} == {dimension.key for dimension in space}
     widths = [bar.get_width() for bar in axes.patches]
     assert widths == sorted(widths) and sum(widths) == pytest.approx(1)
+
+
+def test_the_importance_is_of_the_reports_own_trials(data: Path, tmp_path: Path) -> None:
+    space = search_space(load_config("mlp", SMALL))
+
+    def widths(report: TuneReport) -> list[float]:
+        return [bar.get_width() for bar in importance_figure(report, space).axes[0].patches]
+
+    report = search(data, tmp_path)
+    before = widths(report)
+    assert widths(search(data, tmp_path, trials=7)) != before  # the same journal, gone on
+    assert widths(report) == before

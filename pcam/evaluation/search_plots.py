@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,12 +62,16 @@ def importance_figure(report: TuneReport, space: tuple[Dimension, ...], seed: in
     Functional ANOVA on a random forest (Hutter et al. 2014, ICML), as Optuna has it; from a handful of trials it is a
     hint and no more.
     """
+    import optuna
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
-    from pcam.training.study import open_study
-
-    evaluator = FanovaImportanceEvaluator(seed=seed)
-    shares = get_param_importances(open_study(Path(report.storage)), evaluator=evaluator)
+    # Of the report's own trials: its journal may have gone on since.
+    study = optuna.create_study(direction="maximize")
+    ranges = {dimension.key: dimension.distribution for dimension in space}
+    for trial in report.trials:
+        if trial.value is not None:
+            study.add_trial(optuna.create_trial(params=trial.params, distributions=ranges, value=trial.value))
+    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=seed))
     figure, (axes,) = panels_in_a_row(1, width=6.4)
     keys = sorted((dimension.key for dimension in space), key=lambda key: shares.get(key, 0.0))
     axes.barh(keys, [shares.get(key, 0.0) for key in keys], color=PALETTE[0])

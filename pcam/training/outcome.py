@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,14 +100,14 @@ class TuneReport:
 
     def __str__(self) -> str:
         best = self.champion
-        words = "".join(f" {key}={value!r}" for key, value in best.params.items())
+        again = shlex.join(["pcam", "train", self.preset, *(f"{key}={value!r}" for key, value in best.params.items())])
         pruned = sum(trial.state == "pruned" for trial in self.trials)
         out = "".join(
             f"\n{f.name} is out of the running: {f.reason}" for f in [*self.dropped, self.untuned] if f.reason
         )
         return (
             f"{len(self.scored())} of {len(self.trials)} trials complete, {pruned} ended early; champion, {best.name}: "
-            f"mean valid ROC-AUC {best.mean:.4f} over {len(best.values)} seeds{out}\npcam train {self.preset}{words}"
+            f"mean valid ROC-AUC {best.mean:.4f} over {len(best.values)} seeds{out}\n{again}"
         )
 
     @property

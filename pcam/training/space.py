@@ -29,6 +29,15 @@ class Dimension:
     log: bool = False
     choices: tuple[int, ...] = ()
 
+    @property
+    def distribution(self) -> optuna.distributions.BaseDistribution:
+        """The same for Optuna."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+        if self.choices:
+            return CategoricalDistribution(self.choices)
+        return FloatDistribution(self.low, self.high, self.log)
+
     def suggest(self, trial: optuna.Trial) -> float | int:
         """Let the sampler choose a value."""
         if self.choices:
