@@ -128,6 +128,15 @@ def test_few_slides_say_little_however_alike_they_are(hits: list[float]) -> None
         assert (gap.low, gap.high, gap.p) == (0, 1, 0.5)
 
 
+def test_two_mistakes_on_one_slide_are_no_proof() -> None:
+    """One of 19 is missed in the slice, one of 131 outside: Fisher's exact test gives 0.24."""
+    group, inside = np.arange(150) % 12, np.arange(150) < 19
+    called = ~np.isin(np.arange(150), (7, 43))  # both of slide 7
+    gap = gap_of("sensitivity", Judged(np.ones(150, dtype=bool), called.astype(float), called, group, 2.0), inside)
+    assert (gap.value, gap.rest_value) == (18 / 19, 130 / 131)
+    assert gap.p > 0.05
+
+
 def test_slides_count_where_they_hold_the_class_that_the_metric_is_made_of() -> None:
     """Ten slides, all ten positives of the slice on the first: their sensitivity is that of one slide."""
     label = np.arange(200) % 20 < 10

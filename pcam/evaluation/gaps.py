@@ -205,13 +205,15 @@ def _groups(metric: str, judged: Judged, side: Mask) -> int:
 
 
 def _clustered_error(influence: Floats, group: NDArray[np.int64]) -> float:
-    """Return the standard error of a sum of influences whose groups are independent of each other."""
+    """Return the standard error of a sum of influences whose groups are independent of each other.
+
+    It is never less than that of independent patches. Where few patches are wrong they may lie on one slide, and cancel
+    each other there: two mistakes in all, one in the slice and one outside, would then pass for proof of a weakness.
+    """
     sums = np.bincount(group, weights=influence)
     involved = len(np.unique(group[influence != 0]))
     correction = involved / (involved - 1) if involved > 1 else 1.0
-    between, within = correction * (sums**2).sum(), (influence**2).sum()
-    # Two or three groups may have the very same value by chance, and an error of rounding alone; then patches tell.
-    return float(np.sqrt(between if between > 1e-12 * within else within))
+    return float(np.sqrt(max(correction * (sums**2).sum(), (influence**2).sum())))
 
 
 def _interval(value: float, error: float, groups: int) -> tuple[float, float]:
