@@ -13,6 +13,7 @@ from pcam.data.loader import Loader, subset_indices
 from pcam.errors import RunError
 from pcam.training import train
 from pcam.training.gradients import compare_schedules, epoch_means, find_spikes, patches_of_step, strongest_step
+from pcam.training.seeds import Seeds
 
 
 def steps(norms: list[float]) -> list[dict]:
@@ -55,6 +56,14 @@ def test_patches_of_a_step_are_those_the_loader_gave(tiny: Path, tmp_path: Path)
         assert np.array_equal(patches_of_step(run, step), indices)
     with pytest.raises(RunError, match="it has no step 6; its steps are 0 to 5"):
         patches_of_step(run, 6)
+
+
+def test_an_order_left_to_chance_is_traced_by_the_seed_that_was_drawn(tiny: Path, tmp_path: Path) -> None:
+    tree = {"model": {"name": "mlp", "hidden": 4}, "train": {"epochs": 1, "batch_size": 16, "threads": 1}}
+    seeds = Seeds.of(0).switched_off("order")
+    run = train(build_config(tree), tiny, tmp_path, progress=False, seeds=seeds)
+    first = next(Loader(open_split(tiny, "train"), 16).epoch(seeds.order, 0))
+    assert np.array_equal(patches_of_step(run, 0), first.indices.numpy())
 
 
 def test_an_order_in_blocks_is_not_traced_wrongly(tiny: Path, tmp_path: Path) -> None:

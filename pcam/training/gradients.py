@@ -75,7 +75,7 @@ def strongest_step(steps: list[dict[str, Any]], window: int = 20) -> Spike:
 def patches_of_step(run: Run, step: int) -> NDArray[np.int64]:
     """Return the indices (B,) in the training split of the patches that a step of a run saw.
 
-    Nothing was logged for this: the order is a pure function of the run's configuration.
+    Nothing was logged for this: the order is a pure function of the run's configuration and of a seed that it records.
 
     Raises:
         RunError: the run has no such step, or its order was drawn in blocks or by class.
@@ -91,7 +91,8 @@ def patches_of_step(run: Run, step: int) -> NDArray[np.int64]:
     epoch, batch = divmod(step, per_epoch)
     if not 0 <= step < run.final["steps"]:
         raise RunError(f"{run.path}: it has no step {step}; its steps are 0 to {run.final['steps'] - 1}")
-    return used[batch_indices(len(used), config.train.batch_size, config.seed, epoch)[batch]]
+    order = run.environment["controls"]["seeds"]["order"]  # the config's, unless this control was switched off
+    return used[batch_indices(len(used), config.train.batch_size, order, epoch)[batch]]
 
 
 def epoch_means(steps: list[dict[str, Any]]) -> dict[int, float]:
