@@ -140,6 +140,13 @@ def test_a_manifest_that_a_stranger_wrote(tmp_path: Path, files: dict[str, Path]
         verify_bundle(bad)
 
 
+def test_what_follows_behind_the_end_is_found(tmp_path: Path, files: dict[str, Path]) -> None:
+    whole = pack(files, tmp_path / "b.tar")
+    assert verify_bundle(whole) == []
+    whole.write_bytes(whole.read_bytes() * 2)
+    assert [str(fault) for fault in verify_bundle(whole)] == ["its end: more follows behind the last file"]
+
+
 def test_a_members_name_stays_in_its_line(tmp_path: Path, files: dict[str, Path]) -> None:
     bad = rewritten(pack(files, tmp_path / "b.tar"), tmp_path / "bad.tar", [(tarfile.TarInfo("a\nb\x1b[1m"), b"x")])
     assert [str(fault) for fault in verify_bundle(bad)] == [r"a\nb\x1b[1m: is not in the manifest"]

@@ -174,6 +174,8 @@ def _faults(tar: tarfile.TarFile, path: Path | str) -> list[BundleFault]:
         found[member.name] = digest.hexdigest()
         if member.name == MANIFEST:
             manifest = _manifest(b"".join(blocks), path)
+    if _more_follows(tar):  # which `tar --ignore-zeros` would unpack as well
+        faults.append(BundleFault("its end", "more follows behind the last file"))
     if MANIFEST not in found:
         raise JournalError(f"{path}: no {MANIFEST} in it: not a bundle of this project")
     listed = manifest["files"]
@@ -183,6 +185,13 @@ def _faults(tar: tarfile.TarFile, path: Path | str) -> list[BundleFault]:
     ]
     changed = sorted(name for name in listed.keys() & found if listed[name]["sha256"] != found[name])
     return faults + [BundleFault(name, "was changed: its sha256 differs from the manifest") for name in changed]
+
+
+def _more_follows(tar: tarfile.TarFile) -> bool:
+    """Whether anything but zeros follows where the reading of a tar ended."""
+    assert tar.fileobj is not None  # it is open
+    tar.fileobj.seek(tar.offset)
+    return any(block.strip(b"\0") for block in iter(lambda: tar.fileobj.read(_BLOCK), b""))
 
 
 def _manifest(content: bytes, path: Path | str) -> dict[str, dict[str, dict[str, str]]]:
