@@ -75,6 +75,11 @@ def check_folder(path: Path) -> None:
             raise PermissionError(errno.EACCES, "not writable")
 
 
+def _sync_file(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def _sync_folder(folder: Path) -> None:
     # Without this the rename itself may be lost when the machine, not only the process, dies.
     handle = os.open(folder, os.O_RDONLY)
@@ -104,8 +109,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         with writing(path):
             yield temporary
             if temporary.is_file():
-                with temporary.open("rb+") as file:
-                    os.fsync(file.fileno())
+                _sync_file(temporary)
             temporary.replace(path)
             _sync_folder(path.parent)
     finally:
@@ -168,6 +172,16 @@ def append_lines(path: Path | str, lines: list[str]) -> None:
     path = Path(path)
     with writing(path), path.open("ab") as file:
         file.write("".join(f"{line}\n" for line in lines).encode("utf-8"))
+
+
+def keep(path: Path) -> None:
+    """Wait until what was written to a file is on the disk, where a power cut cannot take it any more.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with writing(path):
+        _sync_file(path)
 
 
 def sha256_file(path: Path | str) -> str:

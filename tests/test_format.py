@@ -240,6 +240,10 @@ def test_folder_without_patches_says_how_to_get_some(tmp_path: Path) -> None:
         available_splits(tmp_path)
     with pytest.raises(DataError, match="nowhere: no such data folder"):
         open_split(tmp_path / "nowhere", "train")
+    (tmp_path / "x.h5").touch()
+    for reader in (available_splits, lambda path: open_split(path, "train")):
+        with pytest.raises(DataError, match=r"x\.h5: a file, not a folder of PCam files; name the folder"):
+            reader(tmp_path / "x.h5")
 
 
 def test_unreadable_file_says_so(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,15 +42,22 @@ def split_path(directory: Path | str, split: str, part: str) -> Path:
     return Path(directory) / f"{_PREFIX}_{split}_{part}.{suffix}"
 
 
+def _existing(directory: Path | str) -> Path:
+    folder = Path(directory)
+    if folder.is_file():
+        raise DataError(f"{folder}: a file, not a folder of PCam files; name the folder that holds them")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such data folder; make one with 'pcam data sample {folder}'")
+    return folder
+
+
 def available_splits(directory: Path | str) -> tuple[str, ...]:
     """Return the splits whose `x` file is there, in the order train, valid, test.
 
     Raises:
         DataError: the folder is missing or holds no split.
     """
-    folder = Path(directory)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such data folder; make one with 'pcam data sample {folder}'")
+    folder = _existing(directory)
     found = tuple(split for split in SPLITS if split_path(folder, split, "x").exists())
     if not found:
         raise DataError(
@@ -244,9 +251,7 @@ def validate(directory: Path | str, split: str, *, values: bool = True) -> list[
     """
     if split not in SPLITS:
         raise DataError(f"unknown split '{split}'{did_you_mean(split, SPLITS)}")
-    folder = Path(directory)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such data folder; make one with 'pcam data sample {folder}'")
+    folder = _existing(directory)
     faults: list[Fault] = []
     x_path, y_path = split_path(folder, split, "x"), split_path(folder, split, "y")
     n = check_array(x_path, "x", PATCH_SHAPE, faults)

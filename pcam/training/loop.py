@@ -28,7 +28,7 @@ from pcam.data.augment import augment
 from pcam.data.loader import Loader, augment_generator
 from pcam.errors import RunError
 from pcam.models import PatchClassifier
-from pcam.storage import append_lines, write_bytes
+from pcam.storage import append_lines, keep, write_bytes
 from pcam.training.checkpoint import load_last, of_this_run, save_checkpoint
 from pcam.training.distributed import World
 from pcam.training.schedule import PLATEAU_FACTOR, PLATEAU_PATIENCE, learning_rate
@@ -155,6 +155,7 @@ def fit(
         state = {"optimiser": optimiser.state_dict(), "generators": generator_states(), "position": asdict(here)}
         if averaged is not None:
             state["averaged"] = averaged.state_dict()
+        keep(metrics)  # a checkpoint whose log was lost in a power cut would be refused
         save_checkpoint(folder / "checkpoints", here.step, model.state_dict(), best, state, config.model, folder.name)
 
     half = settings.precision == "bfloat16"
