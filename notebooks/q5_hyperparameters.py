@@ -244,7 +244,7 @@ chapter.note(
 # %% tags=["nbval-ignore-output"]
 chapter.headline(
     "Valid chose {champion}: ROC-AUC {roc_auc:ci} on {split}. There the best of the search differs from the untuned "
-    "preset by {gain_patches:ci}: {gain_verdict}{turned}."
+    "preset by {gain_patches:ci} over patches and {gain_seeds:ci} over seeds: {gain_verdict}{turned}."
 )
 
 # %%

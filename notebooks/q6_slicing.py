@@ -282,7 +282,7 @@ chapter.answer(
 )
 
 # %%
-again = "of {found} weaknesses found on valid {confirmed} are confirmed on test."
+again = "weaknesses found on valid: {found}, of them confirmed on test: {confirmed}."
 chapter.headline(
     "ROC-AUC is {roc_auc} on the whole of test and {worst_auc} on the worst of its slices, the {worst}; "
     + (again if len(claims) else "no slice is weaker on valid than chance explains.")

@@ -37,7 +37,7 @@ def test_a_gain_needs_both_intervals() -> None:
     strong, weak = runs(3, 3, 3), runs(0.5, 0.5, 0.5, seed=10)
     assert search_gain(strong, weak).verdict == "a gain"
     assert search_gain(weak, strong).verdict == "a loss"
-    assert search_gain(weak, weak).verdict == "no evidence of a gain"
+    assert search_gain(weak, weak).verdict == "no difference"
     unsteady = search_gain(runs(4, 4, 0.6), weak)
     assert unsteady.patches.low > 0 and unsteady.seeds.low < 0 and unsteady.verdict == "no evidence of a gain"
 

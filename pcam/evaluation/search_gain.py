@@ -41,6 +41,8 @@ class Gain:
     @property
     def verdict(self) -> str:
         """What the two intervals together say."""
+        if self.patches.low == self.patches.high == 0:  # as where both searches end with the same configuration
+            return "no difference"
         low, high = (self.patches.low, self.seeds.low), (self.patches.high, self.seeds.high)
         if min(low) > 0:
             return "a gain"
