@@ -16,6 +16,7 @@ import torch
 
 from pcam.config import ModelConfig
 from pcam.errors import RunError
+from pcam.models import MODELS, build
 from pcam.storage import sha256_file
 from pcam.training.checkpoint import (
     checkpoint_folders,
@@ -185,6 +186,16 @@ def test_a_few_bytes_that_name_a_huge_model_are_refused(tmp_path: Path, model: d
         load_model_file(path)
     assert time.process_time() - began < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 * 1024  # KiB
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_is_read_from_its_file_alone(tmp_path: Path, name: str) -> None:
+    config = ModelConfig(name=name, width=4, hidden=8)
+    model = build(config).eval()
+    (tmp_path / "model.safetensors").write_bytes(weights_bytes(model.state_dict(), config))
+    patches = torch.randint(0, 256, (3, 96, 96, 3), dtype=torch.uint8)
+    loaded = load_model_file(tmp_path / "model.safetensors")
+    assert torch.equal(loaded.predict_logits(patches), model.predict_logits(patches))
 
 
 def repacked(content: bytes, pickled: bytes, method: int = zipfile.ZIP_STORED) -> bytes:

@@ -69,8 +69,10 @@ class GroupConv(nn.Module):
         # Three dimensions: torch's channels-last order is for tensors of four only.
         self.weight = nn.Parameter(torch.empty(outputs, sum(inputs), self.shape[1] * size * size))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
-        # No buffer: whoever averages or casts a model's buffers would spoil an index.
-        self.table = filter_table(size, self.shape[1]).flatten()
+        # No buffer: whoever averages or casts a model's buffers would spoil an index. It is computed from values, so it
+        # has to have some even where the model is built without memory.
+        with torch.device("cpu"):
+            self.table = filter_table(size, self.shape[1]).flatten()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
