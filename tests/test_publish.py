@@ -220,7 +220,8 @@ def test_the_book_is_replaced_only_by_one_that_was_built_without_a_warning(proje
     assert [path.name for path in (project / "_build").iterdir()] == ["html"]
 
 
-def test_two_books_are_not_mixed(project: Path) -> None:
+def test_two_books_are_not_mixed(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage, "_SWAP_SECONDS", 0.1)
     with claim(project / "_build" / "html.claim"), pytest.raises(ClaimedError, match=r"_build: process .* wait for it"):
         stage.build()
     assert [path.name for path in (project / "_build").iterdir()] == []
